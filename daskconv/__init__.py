@@ -1,0 +1,143 @@
+"""daskconv: convolutional neural networks on CPU clusters, from Dask arrays.
+
+Names are loaded when they are first used, so that ``import daskconv`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskconv import datasets, errors
+    from daskconv.geometry import Window
+    from daskconv.graph.arrays import conv2d, conv2d_input_grad, conv2d_weight_grad
+    from daskconv.launch.start import start
+    from daskconv.layout import Layout
+    from daskconv.nn import losses, zoo
+    from daskconv.nn.gradcheck import check_gradient
+    from daskconv.nn.initializers import Constant, GlorotUniform, HeNormal, Initializer, Normal
+    from daskconv.nn.layers import (
+        Add,
+        AvgPool2D,
+        Concat,
+        Context,
+        Conv2D,
+        Dense,
+        Dropout,
+        Flatten,
+        Layer,
+        MaxPool2D,
+        ReLU,
+    )
+    from daskconv.nn.metrics import Accuracy, ConfusionMatrix, Metric
+    from daskconv.nn.network import Network, Node, Sequential
+    from daskconv.plan import partition as plans
+    from daskconv.plan.program import Program
+    from daskconv.train.files import load
+    from daskconv.train.model import Model
+    from daskconv.train.normalize import Normalize
+    from daskconv.train.optim import SGD, Optimizer
+    from daskconv.train.schedule import ConstantRate, CosineRate, Schedule, StepRate, WarmUp
+    from daskconv.train.trainer import History, Trainer
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "geometry": ["Window"],
+    "graph.arrays": ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"],
+    "launch.start": ["start"],
+    "layout": ["Layout"],
+    "nn.gradcheck": ["check_gradient"],
+    "nn.initializers": ["Constant", "GlorotUniform", "HeNormal", "Initializer", "Normal"],
+    "nn.layers": [
+        "Add",
+        "AvgPool2D",
+        "Concat",
+        "Context",
+        "Conv2D",
+        "Dense",
+        "Dropout",
+        "Flatten",
+        "Layer",
+        "MaxPool2D",
+        "ReLU",
+    ],
+    "nn.metrics": ["Accuracy", "ConfusionMatrix", "Metric"],
+    "nn.network": ["Network", "Node", "Sequential"],
+    "plan.program": ["Program"],
+    "train.files": ["load"],
+    "train.model": ["Model"],
+    "train.normalize": ["Normalize"],
+    "train.optim": ["SGD", "Optimizer"],
+    "train.schedule": ["ConstantRate", "CosineRate", "Schedule", "StepRate", "WarmUp"],
+    "train.trainer": ["History", "Trainer"],
+}
+_MODULES = {
+    "datasets": "datasets",
+    "errors": "errors",
+    "losses": "nn.losses",
+    "plans": "plan.partition",
+    "zoo": "nn.zoo",
+}
+_OWNER = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "Accuracy",
+    "Add",
+    "AvgPool2D",
+    "Concat",
+    "ConfusionMatrix",
+    "Constant",
+    "ConstantRate",
+    "Context",
+    "Conv2D",
+    "CosineRate",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlorotUniform",
+    "HeNormal",
+    "History",
+    "Initializer",
+    "Layer",
+    "Layout",
+    "MaxPool2D",
+    "Metric",
+    "Model",
+    "Network",
+    "Node",
+    "Normal",
+    "Normalize",
+    "Optimizer",
+    "Program",
+    "ReLU",
+    "Schedule",
+    "Sequential",
+    "StepRate",
+    "Trainer",
+    "WarmUp",
+    "Window",
+    "check_gradient",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "datasets",
+    "errors",
+    "load",
+    "losses",
+    "plans",
+    "start",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"daskconv.{_MODULES[name]}")
+    if name not in _OWNER:
+        raise AttributeError(f"module 'daskconv' has no attribute {name!r}")
+    return getattr(import_module(f"daskconv.{_OWNER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

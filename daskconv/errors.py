@@ -1,0 +1,31 @@
+"""Every error that daskconv raises on purpose; each carries one sentence: what, the values, the remedy."""
+
+
+class DaskconvError(Exception):
+    """The root of daskconv's errors; the command line prints its sentence and exits with code 2."""
+
+
+class InputError(DaskconvError, ValueError):
+    """Something the user passed does not fit: a shape, an option, a name."""
+
+
+class DataError(InputError):
+    """A file or an array of images is missing, damaged or not what it should be."""
+
+
+class WorkerError(DaskconvError, RuntimeError):
+    """A worker or an MPI rank failed while it ran a task; the sentence carries its message."""
+
+
+class Interrupted(DaskconvError):
+    """Training ended early on Ctrl-C or SIGTERM; everything up to the last full step is kept.
+
+    Attributes
+    ----------
+    signal : int or None
+        The signal's number.
+    """
+
+    def __init__(self, sentence: str, signal: int | None = None) -> None:
+        super().__init__(sentence)
+        self.signal = signal
