@@ -1,0 +1,1 @@
+"""Graphs: cut arrays into blocks, move blocks between tasks; the arithmetic is the kernels'."""

@@ -1,0 +1,350 @@
+"""Convolutions of whole arrays, the public functions: NumPy in gives NumPy out, Dask in gives lazy Dask out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.geometry import Padding, Window
+from daskconv.graph import conv
+from daskconv.graph.choose import choose
+from daskconv.graph.threads import available_threads
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    Array = NDArray[Any] | da.Array
+
+Shape = tuple[int, ...]
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    method: str = "auto",
+    data_format: str = "NHWC",
+) -> Array:
+    """Convolve images with filters (cross-correlation, as every deep-learning library calls it).
+
+    Parameters
+    ----------
+    x : array (n, h, w, c), or (n, c, h, w) with ``data_format="NCHW"``
+        float32 or float64. NumPy is computed now on this process's threads; a Dask array, chunked
+        along n in any way (other axes are merged), gives a lazy Dask array.
+    w : array (r, s, c / groups, k)
+        Filters, of the dtype of ``x``. Weights travel in a Dask graph as one task.
+    bias : array (k,), optional
+        Added to each output channel.
+    stride, dilation : int or (int, int)
+        Rows, columns.
+    padding : int, (int, int), ((int, int), (int, int)), "same" or "valid"
+        Zeros around the image: all sides, (rows, columns) or ((top, bottom), (left, right)). "same" is
+        TensorFlow's and ONNX's SAME_UPPER.
+    groups : int
+        Channel groups; c and k are multiples of it.
+    method : {"auto", "direct", "lowering", "pipelined"}
+        ``direct`` loops over the output; ``lowering`` is im2col of a thread's whole block and one product
+        (Chellapilla et al. 2006); ``pipelined`` cuts both into tasks of one Dask graph so that one thread
+        lowers while another multiplies (Sakiyama et al., Deep Learning on Large-scale Multicore Clusters).
+        ``auto`` picks by shape.
+    data_format : {"NHWC", "NCHW"}
+        Order of the axes of ``x`` and of the result.
+
+    Returns
+    -------
+    array (n, p, q, k), or (n, k, p, q) with NCHW
+
+    Raises
+    ------
+    InputError
+        Where shapes, dtypes or options do not fit, before anything is computed.
+
+    Examples
+    --------
+    >>> import numpy as np, daskconv
+    >>> x = np.ones((1, 4, 4, 2), np.float32)
+    >>> w = np.ones((3, 3, 2, 5), np.float32)
+    >>> daskconv.conv2d(x, w, padding="same").shape
+    (1, 4, 4, 5)
+    >>> float(daskconv.conv2d(x, w)[0, 0, 0, 0])
+    18.0
+    """
+    x = _channels_last(x, data_format, "x")
+    window = _window(x.shape, w.shape, stride, padding, dilation, groups)
+    _check_dtypes(x=x, w=w, bias=bias)
+    if bias is not None and bias.shape != (w.shape[3],):
+        raise InputError(f"bias has shape {bias.shape}: give one value for each of the {w.shape[3]} filters.")
+    method = choose(method, window, x.shape[3], w.shape[3])
+    if not _any_dask(x, w, bias):
+        now = conv.forward(_now(x), _now(w), _now(bias), window, method, available_threads())
+        return _restore(now, data_format)
+    p, q = window.output_size(*x.shape[1:3])
+    operands = [_by_images(x, "nhwc"), _whole(w, "rsdk")] + ([] if bias is None else [_whole(bias, "k")])
+    y = _blockwise(_forward_chunk, "npqk", operands, {"p": p, "q": q}, x.dtype, window=window, method=method)
+    return _restore(y, data_format)
+
+
+def conv2d_input_grad(
+    dy: Array,
+    w: Array,
+    x_shape: Shape,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    method: str = "auto",
+    data_format: str = "NHWC",
+) -> Array:
+    """Return the gradient of a convolution by its input.
+
+    Parameters
+    ----------
+    dy : array (n, p, q, k), or (n, k, p, q) with NCHW
+        The gradient by the output; NumPy or Dask as in :func:`conv2d`.
+    w : array (r, s, c / groups, k)
+        The filters.
+    x_shape : tuple of int
+        The shape of the input, in ``data_format``.
+    stride, padding, dilation, groups, method, data_format
+        As in :func:`conv2d`.
+
+    Returns
+    -------
+    array of shape ``x_shape``
+
+    Raises
+    ------
+    InputError
+        Where shapes, dtypes or options do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, daskconv
+    >>> dy, w = np.ones((1, 2, 2, 5)), np.ones((3, 3, 2, 5))
+    >>> float(daskconv.conv2d_input_grad(dy, w, (1, 4, 4, 2))[0, 1, 1, 0])
+    20.0
+    """
+    dy = _channels_last(dy, data_format, "dy")
+    x_shape = _shape_last(x_shape, data_format)
+    window = _window(x_shape, w.shape, stride, padding, dilation, groups)
+    _check_dy(dy.shape, x_shape, w.shape, window)
+    _check_dtypes(dy=dy, w=w)
+    method = choose(method, window, x_shape[3], w.shape[3])
+    if not _any_dask(dy, w):
+        now = conv.input_grad(_now(dy), _now(w), x_shape, window, method, available_threads())
+        return _restore(now, data_format)
+    axes = dict(zip("hwc", x_shape[1:], strict=True))
+    operands = [_by_images(dy, "npqk"), _whole(w, "rsdk")]
+    dx = _blockwise(
+        _input_grad_chunk, "nhwc", operands, axes, dy.dtype, image=x_shape[1:], window=window, method=method
+    )
+    return _restore(dx, data_format)
+
+
+def conv2d_weight_grad(
+    x: Array,
+    dy: Array,
+    w_shape: Shape,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    method: str = "auto",
+    data_format: str = "NHWC",
+) -> Array:
+    """Return the gradient of a convolution by its filters, summed over all images.
+
+    Parameters
+    ----------
+    x : array (n, h, w, c), or (n, c, h, w) with NCHW
+        The input; NumPy or Dask as in :func:`conv2d`.
+    dy : array (n, p, q, k), or (n, k, p, q) with NCHW
+        The gradient by the output.
+    w_shape : tuple of int
+        (r, s, c / groups, k).
+    stride, padding, dilation, groups, method, data_format
+        As in :func:`conv2d`.
+
+    Returns
+    -------
+    array (r, s, c / groups, k)
+
+    Raises
+    ------
+    InputError
+        Where shapes, dtypes or options do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, daskconv
+    >>> x, dy = np.ones((1, 4, 4, 2)), np.ones((1, 2, 2, 5))
+    >>> float(daskconv.conv2d_weight_grad(x, dy, (3, 3, 2, 5))[0, 0, 0, 0])
+    4.0
+    """
+    x, dy = _channels_last(x, data_format, "x"), _channels_last(dy, data_format, "dy")
+    window = _window(x.shape, w_shape, stride, padding, dilation, groups)
+    _check_dy(dy.shape, x.shape, w_shape, window)
+    _check_dtypes(x=x, dy=dy)
+    method = choose(method, window, x.shape[3], w_shape[3])
+    if not _any_dask(x, dy):
+        return conv.weight_grad(_now(x), _now(dy), tuple(w_shape), window, method, available_threads())
+    axes = dict(zip("rsdk", w_shape, strict=True))
+    operands = [_by_images(x, "nhwc"), _by_images(dy, "npqf")]
+    parts = _blockwise(
+        _weight_grad_chunk,
+        "nrsdk",
+        operands,
+        axes,
+        x.dtype,
+        adjust_chunks={"n": 1},
+        w_shape=tuple(w_shape),
+        window=window,
+        method=method,
+    )
+    return parts.sum(axis=0)
+
+
+def _forward_chunk(
+    x: NDArray, w: NDArray, bias: NDArray | None = None, *, window: Window, method: str
+) -> NDArray:
+    return conv.forward(x, w, bias, window, method, _tile_threads(method))
+
+
+def _input_grad_chunk(dy: NDArray, w: NDArray, *, image: Shape, window: Window, method: str) -> NDArray:
+    return conv.input_grad(dy, w, (len(dy), *image), window, method, _tile_threads(method))
+
+
+def _weight_grad_chunk(x: NDArray, dy: NDArray, *, w_shape: Shape, window: Window, method: str) -> NDArray:
+    return conv.weight_grad(x, dy, w_shape, window, method, _tile_threads(method))[None]
+
+
+def _tile_threads(method: str) -> int | None:
+    """Chunks already run side by side, each on one thread; only the pipeline has threads of its own."""
+    return available_threads() if method == "pipelined" else None
+
+
+def _blockwise(
+    function: Any, out: str, operands: list, new_axes: dict[str, int], dtype: np.dtype, **options: Any
+) -> da.Array:
+    """``dask.array.blockwise`` of arrays whose axes other than n are one chunk."""
+    import dask.array as da
+
+    flat = [item for array, axes in operands for item in (array, axes)]
+    present = {axis for _, axes in operands for axis in axes}
+    return da.blockwise(
+        function,
+        out,
+        *flat,
+        new_axes={axis: size for axis, size in new_axes.items() if axis not in present},
+        concatenate=True,
+        dtype=dtype,
+        meta=np.empty((0,) * len(out), dtype),
+        **options,
+    )
+
+
+def _by_images(array: Any, axes: str) -> tuple[da.Array, str]:
+    """Return a Dask array whose only cut axis is n."""
+    import dask.array as da
+
+    if not isinstance(array, da.Array):
+        return da.from_array(array, chunks=("auto", -1, -1, -1)), axes
+    return array.rechunk({1: -1, 2: -1, 3: -1}), axes
+
+
+def _whole(array: Any, axes: str) -> tuple[da.Array, str]:
+    """Return a Dask array of one chunk: one task, however many tasks read it."""
+    import dask.array as da
+
+    if not isinstance(array, da.Array):
+        return da.from_array(np.ascontiguousarray(array), chunks=-1), axes
+    return array.rechunk(-1), axes
+
+
+def _any_dask(*arrays: Any) -> bool:
+    return any(hasattr(array, "dask") for array in arrays)
+
+
+def _now(array: Any) -> Any:
+    """Return a contiguous NumPy array, or None."""
+    return None if array is None else np.ascontiguousarray(array)
+
+
+def _channels_last(array: Any, data_format: str, name: str) -> Any:
+    if not hasattr(array, "ndim"):
+        array = np.asarray(array)
+    if data_format not in ("NHWC", "NCHW"):
+        raise InputError(f"data_format is {data_format!r}: choose NHWC or NCHW.")
+    if array.ndim != 4:
+        raise InputError(f"{name} has shape {array.shape}: give four axes, {data_format}.")
+    if any(np.isnan(size) for size in array.shape):
+        raise InputError(f"{name} has chunks of unknown size: call compute_chunk_sizes() first.")
+    return array if data_format == "NHWC" else array.transpose(0, 2, 3, 1)
+
+
+def _shape_last(shape: Shape, data_format: str) -> Shape:
+    if len(shape) != 4:
+        raise InputError(f"x_shape is {shape}: give four sizes, {data_format}.")
+    n, a, b, c = (int(size) for size in shape)
+    return (n, a, b, c) if data_format == "NHWC" else (n, b, c, a)
+
+
+def _restore(array: Any, data_format: str) -> Any:
+    return array if data_format == "NHWC" else array.transpose(0, 3, 1, 2)
+
+
+def _window(
+    x_shape: Shape,
+    w_shape: Shape,
+    stride: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Window:
+    """Resolve the options and check that channels and groups fit."""
+    if len(w_shape) != 4:
+        raise InputError(f"w has shape {tuple(w_shape)}: give (r, s, c / groups, k).")
+    r, s, cg, k = w_shape
+    check_channels(x_shape[3], k, groups)
+    if cg * groups != x_shape[3]:
+        raise InputError(
+            f"x has {x_shape[3]} channels but w reads {cg} x {groups} groups: "
+            f"w has shape {tuple(w_shape)}, it should be (r, s, {x_shape[3] // groups}, k)."
+        )
+    return Window.of(
+        (r, s), (x_shape[1], x_shape[2]), stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+
+
+def check_channels(c: int, k: int, groups: int) -> None:
+    """Raise InputError unless ``groups`` divides input and output channels."""
+    if not isinstance(groups, int) or groups < 1 or c % groups or k % groups or min(c, k) < 1:
+        raise InputError(f"groups is {groups!r}: it has to divide the {c} input and the {k} output channels.")
+
+
+def _check_dy(dy_shape: Shape, x_shape: Shape, w_shape: Shape, window: Window) -> None:
+    expected = (x_shape[0], *window.output_size(*x_shape[1:3]), w_shape[3])
+    if tuple(dy_shape) != expected:
+        raise InputError(f"dy has shape {tuple(dy_shape)} (NHWC): for these options it should be {expected}.")
+
+
+def _check_dtypes(**arrays: Array | None) -> None:
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    wrong = [f"{name} is {dtype}" for name, dtype in dtypes.items() if dtype not in (np.float32, np.float64)]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}: convert to float32 or float64 first.")
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise InputError(f"The dtypes differ ({listed}): convert to one of them.")

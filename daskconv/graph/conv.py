@@ -1,0 +1,185 @@
+"""The three passes of a convolution over NumPy arrays: on one thread, or cut into tasks for several.
+
+``threads=None`` computes the whole block on the calling thread (a segment's block, a Dask chunk).
+Otherwise the block is cut by shape and the cuts run on this process's pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
+from daskconv.graph import pipeline
+from daskconv.graph.threads import execute, serial_blas
+from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
+from daskconv.kernels import direct, lowering
+
+Shape = tuple[int, ...]
+
+# Two partial sums let two products of a weight gradient run at once; more would cost memory.
+_LANES = 2
+
+
+def forward(
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    window: Window,
+    method: str,
+    threads: int | None = None,
+) -> NDArray:
+    """Return the convolution (n, p, q, k) of ``x`` (n, h, w, c) with ``w`` (r, s, c / groups, k)."""
+    x = np.ascontiguousarray(x)
+    n, h, width, _ = x.shape
+    out = np.empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
+    if method == "direct":
+        _over_images(direct.forward, n, threads, window, [x], [w, bias], out, _flops(window, out, w))
+        return out
+    correlation = forward_correlation(window, h, width)
+    matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
+    _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
+    return out
+
+
+def input_grad(
+    dy: NDArray, w: NDArray, x_shape: Shape, window: Window, method: str, threads: int | None = None
+) -> NDArray:
+    """Return the gradient by ``x`` (n, h, w, c) from ``dy`` (n, p, q, k)."""
+    dy = np.ascontiguousarray(dy)
+    out = np.empty(x_shape, dy.dtype)
+    if method == "direct":
+        _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
+        return out
+    parts = []
+    for correlation in input_grad_correlations(window, *x_shape[1:3]):
+        if not correlation.rows or not correlation.cols:
+            out[:, correlation.phase[0] :: window.stride[0], correlation.phase[1] :: window.stride[1]] = 0
+            continue
+        whole = correlation.spacing == (1, 1)
+        part = out if whole else np.empty((len(dy), *correlation.size, x_shape[3]), dy.dtype)
+        matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=True)
+        parts.append((correlation, matrices, part.reshape(-1, x_shape[3])))
+    _correlate(parts, dy, None, method, threads)
+    if window.stride != (1, 1):
+        for correlation, _, part in parts:
+            lowering.interleave(part.reshape(len(dy), *correlation.size, x_shape[3]), correlation, out)
+    return out
+
+
+def weight_grad(
+    x: NDArray, dy: NDArray, w_shape: Shape, window: Window, method: str, threads: int | None = None
+) -> NDArray:
+    """Return the gradient by ``w`` (r, s, c / groups, k) from ``x`` (n, h, w, c) and ``dy`` (n, p, q, k)."""
+    x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
+    correlation = forward_correlation(window, *x.shape[1:3])
+    rows, k = dy.size // dy.shape[3], dy.shape[3]
+    flat, depth = dy.reshape(rows, k), lowering.lowered_width(correlation, w_shape[2])
+    work = Work(2 * depth * k, depth * x.itemsize * window.groups)
+    if method == "pipelined":
+        return _pipelined_weight_grad(x, flat, correlation, window.groups, work, threads).reshape(w_shape)
+    if method == "direct":
+        cuts = _cuts(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
+        calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
+    else:
+        cuts = _cuts(rows, work, threads)
+        calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
+    shape = w_shape if method == "direct" else (depth, k)
+    parts = np.empty((len(cuts), *shape), x.dtype)
+    _run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
+    return _sum_in_order(parts).reshape(w_shape)
+
+
+def _correlate(
+    parts: list[tuple[Correlation, list[NDArray], NDArray]],
+    x: NDArray,
+    bias: NDArray | None,
+    method: str,
+    threads: int | None,
+) -> None:
+    """Compute each correlation over ``x`` into its ``out`` (rows, k), by lowering, whole or pipelined."""
+    cuts = [_rows_and_work(matrices, out) for _, matrices, out in parts]
+    if method == "lowering":
+        _run(
+            [
+                (lowering.correlate_rows, x, matrices, bias, correlation, cut, out[slice(*cut)])
+                for (correlation, matrices, out), (rows, work) in zip(parts, cuts, strict=True)
+                for cut in _cuts(rows, work, threads)
+            ],
+            threads,
+        )
+        return
+    tiles = [pipelined_tiles(rows, work) for rows, work in cuts]
+    largest = max(
+        (_longest(t) * matrices[0].shape[0] for t, (_, matrices, _) in zip(tiles, parts, strict=True)),
+        default=0,
+    )
+    line = pipeline.Pipeline(threads or 1, largest, x.dtype)
+    for (correlation, matrices, out), cut in zip(parts, tiles, strict=True):
+        pipeline.add_correlation(line, x, matrices, bias, correlation, cut, out)
+    execute(line.graph, list(line.graph), threads or 1, "tiles")
+
+
+def _pipelined_weight_grad(
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, work: Work, threads: int | None
+) -> NDArray:
+    depth = lowering.lowered_width(correlation, x.shape[3] // groups)
+    tiles = pipelined_tiles(len(dy), work)
+    sums = np.empty((min(_LANES, len(tiles)), depth, dy.shape[1]), x.dtype)
+    line = pipeline.Pipeline(threads or 1, _longest(tiles) * depth, x.dtype)
+    pipeline.add_weight_grad(line, x, dy, correlation, groups, tiles, sums)
+    execute(line.graph, list(line.graph), threads or 1, "tiles")
+    return _sum_in_order(sums)
+
+
+def _over_images(
+    kernel: Callable[..., None],
+    images: int,
+    threads: int | None,
+    window: Window,
+    per_image: list[NDArray],
+    shared: list[Any],
+    out: NDArray,
+    flops: int,
+) -> None:
+    cuts = _cuts(images, Work(flops // max(images, 1), 1), threads)
+    _run([(kernel, *(a[i:j] for a in per_image), *shared, window, out[i:j]) for i, j in cuts], threads)
+
+
+def _run(calls: list[tuple], threads: int | None) -> None:
+    """Call each (function, arguments): at once on this thread, or as the tasks of a graph."""
+    if threads is None or len(calls) == 1:
+        with serial_blas():
+            for function, *args in calls:
+                function(*args)
+        return
+    graph = {("block", i): Task(("block", i), function, *args) for i, (function, *args) in enumerate(calls)}
+    execute(graph, list(graph), threads, "blocks")
+
+
+def _cuts(rows: int, work: Work, threads: int | None) -> list[Range]:
+    return [(0, rows)] if threads is None else blocks(rows, work)
+
+
+def _rows_and_work(matrices: list[NDArray], out: NDArray) -> tuple[int, Work]:
+    depth = matrices[0].shape[0]
+    return len(out), Work(2 * depth * out.shape[1], depth * out.itemsize * len(matrices))
+
+
+def _longest(tiles: list[Range]) -> int:
+    return max(stop - start for start, stop in tiles)
+
+
+def _flops(window: Window, y: NDArray, w: NDArray) -> int:
+    return 2 * y.size * window.taps * w.shape[2]
+
+
+def _sum_in_order(parts: NDArray) -> NDArray:
+    total = parts[0]
+    for part in parts[1:]:
+        np.add(total, part, out=total)
+    return total

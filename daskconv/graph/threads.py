@@ -1,0 +1,105 @@
+"""The threads of this process: how many, their pools, and one BLAS thread each."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import dask
+import dask.threaded
+from dask.local import get_sync
+from threadpoolctl import ThreadpoolController
+
+from daskconv.errors import InputError
+
+
+def available_threads() -> int:
+    """Return the threads to use: Dask's configuration ``daskconv.threads``, else the cores of this process."""
+    threads = dask.config.get("daskconv.threads", None)
+    return check_threads(threads) if threads else len(cores())
+
+
+def cores() -> list[int]:
+    """Return the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def check_threads(threads: int) -> int:
+    """Return ``threads``, or raise InputError unless it is an int of at least 1."""
+    if not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads is {threads!r}: give an int of at least 1.")
+    return threads
+
+
+def execute(graph: Mapping, keys: Sequence[Any], threads: int, role: str) -> Any:
+    """Run a graph on this process's pool of ``threads`` and return the values of ``keys``.
+
+    Pools have a role: "blocks" of images run in one, "tiles" inside a block in another, so that a
+    block that waits for its tiles does not hold a thread that they need.
+    """
+    with serial_blas():
+        if threads == 1:
+            return get_sync(graph, list(keys))
+        return dask.threaded.get(graph, list(keys), pool=_pool(threads, role, os.getpid()))
+
+
+@cache
+def _pool(threads: int, role: str, pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"daskconv-{role}")
+
+
+class _Cap:
+    """A process-wide setting held at 1 while anybody needs it so; the last one to leave restores it."""
+
+    def __init__(self, hold: Callable[[], Callable[[], Any]]) -> None:
+        self.hold, self.users, self.lock = hold, 0, threading.Lock()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.restore = self.hold()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if self.users == 0:
+                    self.restore()
+
+
+def _hold_blas() -> Callable[[], Any]:
+    return _controller().limit(limits=1, user_api="blas").restore_original_limits
+
+
+def _hold_numexpr() -> Callable[[], Any]:
+    import numexpr
+
+    threads = numexpr.set_num_threads(1)
+    return lambda: numexpr.set_num_threads(threads)
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+serial_blas = _Cap(_hold_blas)
+"""Context: BLAS keeps to one thread. Blocks are the parallelism, and the bits stay as they are."""
+
+_serial_numexpr = _Cap(_hold_numexpr)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep BLAS and numexpr to one thread; changing numexpr's takes a millisecond, so hold it for many blocks."""
+    with serial_blas(), _serial_numexpr():
+        yield
