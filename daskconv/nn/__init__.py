@@ -1,0 +1,1 @@
+"""Layers, networks, losses: specs of ints, strings and tuples; arrays travel beside them."""

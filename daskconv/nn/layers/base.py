@@ -1,0 +1,113 @@
+"""Layer: what every layer, built in or a user's own, consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.graph.choose import PASSES
+from daskconv.nn.initializers import Initializer
+
+Shape = tuple[int, ...]
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layer may know of the pass it takes part in.
+
+    Attributes
+    ----------
+    training : bool
+        Dropout drops only then.
+    methods : mapping
+        The convolution method of each pass: forward, input_grad, weight_grad.
+    threads : int
+        Threads of the pipeline inside one block.
+    images : array of int64, (n,)
+        Number of each image of the block in the data set; with ``seed``, ``epoch`` and ``layer`` it
+        counts random numbers, so that they do not depend on where a block is computed.
+    needs_input_grad, needs_weight_grad : bool
+        False where nobody reads that gradient; ``backward`` may leave it out.
+    """
+
+    training: bool = False
+    methods: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(PASSES, "lowering"))
+    threads: int = 1
+    images: NDArray[np.int64] | None = None
+    seed: int = 0
+    epoch: int = 0
+    layer: int = 0
+    needs_input_grad: bool = True
+    needs_weight_grad: bool = True
+
+    def at(self, layer: int, methods: Mapping[str, str], **needs: bool) -> Context:
+        """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
+        return Context(
+            self.training, methods, self.threads, self.images, self.seed, self.epoch, layer, **needs
+        )
+
+    def tile_threads(self, method: str) -> int | None:
+        """Return the threads of a convolution: only the pipeline has any inside a block."""
+        return self.threads if method == "pipelined" else None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A frozen spec: hyper-parameters only, no arrays.
+
+    A custom layer subclasses this, is a frozen dataclass too, and gives ``output_shape``, ``forward``
+    and ``backward``; :func:`daskconv.check_gradient` compares the pair with finite differences.
+    Shapes are those of one image, without n. A layer with several inputs gets a tuple of arrays
+    and of shapes, and returns a tuple of gradients.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import daskconv
+    >>> @dataclass(frozen=True)
+    ... class Square(daskconv.Layer):
+    ...     def forward(self, params, x, context):
+    ...         return x * x, x
+    ...     def backward(self, params, saved, dy, context):
+    ...         return 2 * saved * dy, {}
+    >>> daskconv.check_gradient(Square(), (3, 3, 2)) < 1e-6
+    True
+    """
+
+    def __post_init__(self) -> None:
+        """Turn lists into tuples: a spec has to be hashable."""
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, _frozen(getattr(self, spec.name)))
+
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the output's shape; raise InputError where the input does not fit. Same as the input's here."""
+        return shape
+
+    def weights(self, shape: Any) -> Mapping[str, tuple[Shape, Initializer]]:
+        """Return the shape and the initialiser of each weight; none here."""
+        return {}
+
+    def flops(self, shape: Any) -> int:
+        """Return the operations of one image's forward pass; 0 where memory is what counts."""
+        return 0
+
+    def choose_methods(self, shape: Any, method: str) -> Mapping[str, str]:
+        """Return the convolution method of each pass; empty for layers without one."""
+        return {}
+
+    def forward(self, params: Arrays, x: Any, context: Context) -> tuple[NDArray, Any]:
+        """Return the output (n, ...) and whatever ``backward`` needs."""
+        raise NotImplementedError
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient by the input and by each weight, from the gradient by the output."""
+        raise NotImplementedError
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,302 @@
+"""Network: a DAG of layers, and how a block of images runs through it and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from daskconv.errors import InputError
+from daskconv.graph.choose import check_method
+from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer of a network, its name, and the names of the nodes (or "input") it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...] = (INPUT,)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in an order in which each comes after those it reads; the last one's output is the network's.
+
+    Parameters
+    ----------
+    nodes : tuple of Node
+    name : str
+        Shown in summaries and saved with models.
+
+    Examples
+    --------
+    >>> from daskconv import Add, Conv2D, Network, Node, ReLU
+    >>> net = Network((
+    ...     Node("conv", Conv2D(3, 3, padding="same")),
+    ...     Node("relu", ReLU(), ("conv",)),
+    ...     Node("sum", Add(), ("relu", "input")),
+    ... ))
+    >>> net.output_shape((8, 8, 3))
+    (8, 8, 3)
+    """
+
+    nodes: tuple[Node, ...]
+    name: str = "network"
+
+    def __post_init__(self) -> None:
+        known = {INPUT}
+        if not self.nodes:
+            raise InputError("The network has no layers: give at least one.")
+        for node in self.nodes:
+            if node.name in known:
+                raise InputError(f"Two nodes are called {node.name!r}: give each its own name.")
+            missing = [name for name in node.inputs if name not in known]
+            if missing or not node.inputs:
+                raise InputError(
+                    f"Node {node.name!r} reads {list(node.inputs)}, but only {sorted(known)} come before it: "
+                    "list nodes after those they read."
+                )
+            known.add(node.name)
+
+    def shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return the output shape of each node, and of "input"; raise InputError where a layer does not fit."""
+        shapes: dict[str, Any] = {INPUT: tuple(input_shape)}
+        for node in self.nodes:
+            try:
+                shapes[node.name] = node.layer.output_shape(self.input_of(node, shapes))
+            except InputError as error:
+                raise InputError(f"Layer {node.name!r}: {error}") from None
+        return shapes
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of the network's output for one image."""
+        return self.shapes(input_shape)[self.nodes[-1].name]
+
+    @staticmethod
+    def input_of(node: Node, values: Mapping[str, Any]) -> Any:
+        """Return what a node reads: one value, or a tuple of several."""
+        if len(node.inputs) == 1:
+            return values[node.inputs[0]]
+        return tuple(values[name] for name in node.inputs)
+
+    def weight_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return the shape of each parameter, by its name "node.weight"."""
+        shapes = self.shapes(input_shape)
+        return {
+            f"{node.name}.{weight}": shape
+            for node in self.nodes
+            for weight, (shape, _) in node.layer.weights(self.input_of(node, shapes)).items()
+        }
+
+    def init(self, seed: int, input_shape: Shape, dtype: DTypeLike = np.float32) -> Arrays:
+        """Return initial parameters; each is drawn from its own stream (seed, position).
+
+        Parameters
+        ----------
+        seed : int
+        input_shape : (h, w, c)
+            Shape of one image.
+        dtype : float32 or float64
+
+        Examples
+        --------
+        >>> from daskconv import Conv2D, Dense, Flatten
+        >>> net = Sequential([Conv2D(4, 3), Flatten(), Dense(2)])
+        >>> {name: array.shape for name, array in net.init(0, (5, 5, 1)).items()}
+        {'conv1.weight': (3, 3, 1, 4), 'conv1.bias': (4,), 'dense1.weight': (36, 2), 'dense1.bias': (2,)}
+        """
+        shapes = self.shapes(input_shape)
+        params: Arrays = {}
+        for position, node in enumerate(self.nodes):
+            weights = node.layer.weights(self.input_of(node, shapes))
+            for index, (weight, (shape, initializer)) in enumerate(weights.items()):
+                generator = np.random.default_rng([seed, position, index])
+                params[f"{node.name}.{weight}"] = initializer.draw(generator, shape).astype(dtype)
+        return params
+
+    def flops(self, input_shape: Shape) -> dict[str, int]:
+        """Return each node's operations for one image's forward pass."""
+        shapes = self.shapes(input_shape)
+        return {node.name: node.layer.flops(self.input_of(node, shapes)) for node in self.nodes}
+
+    def choose_methods(
+        self, input_shape: Shape, method: str | Mapping[str, str]
+    ) -> dict[str, dict[str, str]]:
+        """Return the method of each convolution and pass; a mapping names it by layer, "auto" elsewhere."""
+        shapes = self.shapes(input_shape)
+        by_layer = self._methods_by_layer(method)
+        chosen = {
+            node.name: dict(node.layer.choose_methods(self.input_of(node, shapes), by_layer[node.name]))
+            for node in self.nodes
+        }
+        named = set(method) if isinstance(method, Mapping) else set()
+        useless = sorted(name for name in named if not chosen[name])
+        if useless:
+            raise InputError(f"method names {useless}, which are no convolutions: leave them out.")
+        return {name: methods for name, methods in chosen.items() if methods}
+
+    def _methods_by_layer(self, method: str | Mapping[str, str]) -> dict[str, str]:
+        names = [node.name for node in self.nodes]
+        if isinstance(method, str):
+            return dict.fromkeys(names, check_method(method))
+        unknown = sorted(set(method) - set(names))
+        if unknown:
+            raise InputError(f"method names the layers {unknown}, but the network has {names}.")
+        return {name: check_method(method.get(name, "auto")) for name in names}
+
+    def trainable_names(self, input_shape: Shape, trainable: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the parameters that patterns like "dense*" or "*.bias" name; all for None."""
+        names = tuple(self.weight_shapes(input_shape))
+        if trainable is None:
+            return names
+        patterns = [trainable] if isinstance(trainable, str) else list(trainable)
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise InputError(f"trainable={pattern!r} matches no parameter: they are {list(names)}.")
+        return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+    def forward(
+        self,
+        params: Arrays,
+        x: NDArray,
+        context: Context,
+        methods: Mapping[str, Mapping[str, str]],
+    ) -> tuple[NDArray, dict[str, Any]]:
+        """Run a block of images (n, h, w, c) forward; return the output and each node's saved values."""
+        values: dict[str, Any] = {INPUT: x}
+        saved: dict[str, Any] = {}
+        by_node = _by_node(params)
+        last_reader = {name: node.name for node in self.nodes for name in node.inputs}
+        for position, node in enumerate(self.nodes):
+            here = context.at(position, methods.get(node.name, {}))
+            x_in = self.input_of(node, values)
+            values[node.name], saved[node.name] = node.layer.forward(by_node.get(node.name, {}), x_in, here)
+            for name in node.inputs:
+                if last_reader[name] == node.name:
+                    values.pop(name, None)
+        return values[self.nodes[-1].name], saved
+
+    def backward(
+        self,
+        params: Arrays,
+        saved: dict[str, Any],
+        dy: NDArray,
+        context: Context,
+        methods: Mapping[str, Mapping[str, str]],
+        trainable: Sequence[str],
+    ) -> Arrays:
+        """Run gradients back from ``dy``; return those of the trainable parameters."""
+        needed = self._needs_grad(params, trainable)
+        grads: Arrays = {}
+        by_node = _by_node(params)
+        flowing: dict[str, NDArray] = {self.nodes[-1].name: dy}
+        for position, node in reversed(list(enumerate(self.nodes))):
+            gradient, tape = flowing.pop(node.name, None), saved.pop(node.name)
+            if gradient is None or node.name not in needed:
+                continue
+            wanted = [name for name in trainable if name.rpartition(".")[0] == node.name]
+            here = context.at(
+                position,
+                methods.get(node.name, {}),
+                needs_input_grad=any(name in needed for name in node.inputs),
+                needs_weight_grad=bool(wanted),
+            )
+            dx, of_weights = node.layer.backward(by_node.get(node.name, {}), tape, gradient, here)
+            grads |= {name: of_weights[name.rpartition(".")[2]] for name in wanted}
+            for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):
+                if name in needed:
+                    flowing[name] = flowing[name] + part if name in flowing else part
+        return grads
+
+    def _needs_grad(self, params: Arrays, trainable: Sequence[str]) -> set[str]:
+        """Return the nodes through which a gradient has to flow: trainable ones and all after them."""
+        owners = {name.rpartition(".")[0] for name in trainable}
+        needed: set[str] = set()
+        for node in self.nodes:
+            if node.name in owners or any(name in needed for name in node.inputs):
+                needed.add(node.name)
+        return needed
+
+    def summary(self, input_shape: Shape) -> str:
+        """Return a table: a row a layer with its output shape, parameters and operations of one image.
+
+        Examples
+        --------
+        >>> from daskconv import Conv2D, Dense, Flatten
+        >>> print(Sequential([Conv2D(4, 3), Flatten(), Dense(2)]).summary((5, 5, 1)))
+        network                    input (5, 5, 1)
+        layer    kind     output     params  MFLOP
+        conv1    Conv2D   (3, 3, 4)      40  0.001
+        flatten1 Flatten  (36,)           0  0.000
+        dense1   Dense    (2,)           74  0.000
+        total                           114  0.001
+        """
+        shapes, flops = self.shapes(input_shape), self.flops(input_shape)
+        counts: Counter[str] = Counter()
+        for name, shape in self.weight_shapes(input_shape).items():
+            counts[name.rpartition(".")[0]] += prod(shape)
+        rows: list[tuple[str, ...]] = [("layer", "kind", "output", "params", "MFLOP")]
+        for node in self.nodes:
+            mega = f"{flops[node.name] / 1e6:,.3f}"
+            kind = type(node.layer).__name__
+            rows.append((node.name, kind, str(shapes[node.name]), f"{counts[node.name]:,}", mega))
+        rows.append(("total", "", "", f"{sum(counts.values()):,}", f"{sum(flops.values()) / 1e6:,.3f}"))
+        return _table(f"{self.name} input {tuple(input_shape)}", rows)
+
+
+def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network") -> Network:
+    """Return a Network in which each layer reads the one before.
+
+    Parameters
+    ----------
+    layers : sequence of Layer or (name, Layer)
+        Layers without a name are called by their kind and count: conv1, maxpool1, conv2 ...
+    name : str
+
+    Examples
+    --------
+    >>> from daskconv import Conv2D, ReLU
+    >>> [node.name for node in Sequential([Conv2D(4, 3), ReLU(), Conv2D(4, 3)]).nodes]
+    ['conv1', 'relu1', 'conv2']
+    """
+    nodes: list[Node] = []
+    counts: Counter[str] = Counter()
+    for item in layers:
+        if isinstance(item, Layer):
+            kind = type(item).__name__.removesuffix("2D").lower()
+            counts[kind] += 1
+            item = (f"{kind}{counts[kind]}", item)
+        nodes.append(Node(item[0], item[1], (nodes[-1].name if nodes else INPUT,)))
+    return Network(tuple(nodes), name)
+
+
+def _by_node(params: Arrays) -> dict[str, Arrays]:
+    """Return each node's parameters by their short names."""
+    by_node: dict[str, Arrays] = {}
+    for name, array in params.items():
+        node, _, weight = name.rpartition(".")
+        by_node.setdefault(node, {})[weight] = array
+    return by_node
+
+
+def _table(title: str, rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = [True, True, True, False, False]
+    lines = [
+        " ".join(
+            cell.ljust(width) if on_left else cell.rjust(width + 1)
+            for cell, width, on_left in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([title, *lines])
