@@ -1,0 +1,261 @@
+"""Program: a Plan applied to a Network. Plain data: it prints, it pickles, it compares, it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task, TaskRef
+from numpy.typing import NDArray
+
+from daskconv.layout import even_parts
+from daskconv.nn.losses import Loss
+from daskconv.nn.metrics import Metric
+from daskconv.nn.network import Network
+from daskconv.plan import tree
+from daskconv.plan.tasks import Indices, add, add_into, block_partial, flat_layout, update
+
+STATE, DATA = "state", "data"
+"""Keys that a step's graph reads: the TrainState before the step, and the Data."""
+
+# Forward passes keep nothing for a backward pass, so a block of them may be larger.
+_EVALUATE_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Layers that one shard computes without talking to another.
+
+    Attributes
+    ----------
+    name : str
+    layers : tuple of str
+        Names of the network's nodes.
+    per : {"shard", "step"}
+        Whether it runs once a shard or once a step.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    per: str
+
+    def __str__(self) -> str:
+        span = f"{self.layers[0]} .. {self.layers[-1]}" if len(self.layers) > 1 else "".join(self.layers)
+        return f"segment   {self.name:<12} each {self.per:<6} {span}"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Arrays that shards have to combine between two segments.
+
+    Attributes
+    ----------
+    kind : str
+        As in MPI: all-reduce, reduce-scatter, all-gather ...
+    what : str
+    nbytes : int
+        Bytes of one shard's part.
+    order : str
+        The order in which shards are combined.
+    """
+
+    kind: str
+    what: str
+    nbytes: int
+    order: str
+
+    def __str__(self) -> str:
+        return f"exchange  {self.kind:<12} {self.what}, {self.nbytes:,} bytes a shard, {self.order}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One training step of a network for S logical shards, and how to run it.
+
+    Shards, blocks, methods and the order of all sums are fixed here, so that the same Program gives the
+    same bits on every transport and any number of workers (on one CPU type, with one set of versions).
+    """
+
+    network: Network
+    input_shape: tuple[int, int, int]
+    shards: int
+    batch_size: int
+    block_images: int
+    methods_table: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    optimizer: Any
+    trainable: tuple[str, ...]
+    seed: int = 0
+    dtype: str = "float32"
+
+    @cached_property
+    def methods(self) -> dict[str, dict[str, str]]:
+        """The convolution method of each layer and pass."""
+        return {name: dict(methods) for name, methods in self.methods_table}
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The runs of layers between exchanges."""
+        layers = tuple(node.name for node in self.network.nodes)
+        owners = {name.rpartition(".")[0] for name in self.trainable}
+        learning = tuple(name for name in layers if name in owners)
+        return Segment("gradients", layers, "shard"), Segment("update", learning, "step")
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """What travels between the segments."""
+        nbytes = self.elements * np.dtype(self.dtype).itemsize + self.sums_size * 8
+        order = f"summed as {tree.describe((0, self.shards))}"
+        return (Exchange("all-reduce", "gradients and sums", nbytes, order),)
+
+    def __str__(self) -> str:
+        gradients, after = self.segments
+        head = (
+            f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
+            f"blocks of {self.block_images} images"
+        )
+        methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
+        return "\n".join([head, *map(str, [gradients, *self.exchanges, after]), *methods])
+
+    # How a shard's gradients lie in one vector.
+
+    @cached_property
+    def _weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = self.network.weight_shapes(self.input_shape)
+        return {name: shapes[name] for name in self.trainable}
+
+    @cached_property
+    def elements(self) -> int:
+        """Elements of the gradient vector."""
+        return sum(prod(shape) for shape in self._weight_shapes.values())
+
+    def flatten(self, grads: Mapping[str, NDArray]) -> NDArray:
+        """Return gradients as one vector."""
+        vector = np.empty(self.elements, self.dtype)
+        for name, (start, stop) in flat_layout(self._weight_shapes).items():
+            vector[start:stop] = grads[name].reshape(-1)
+        return vector
+
+    def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
+        """Return views of a vector, by parameter."""
+        return {
+            name: vector[start:stop].reshape(self._weight_shapes[name])
+            for name, (start, stop) in flat_layout(self._weight_shapes).items()
+        }
+
+    # What is summed besides gradients.
+
+    @cached_property
+    def sums_size(self) -> int:
+        """Loss, weight, images, and the metrics' sums."""
+        return 3 + sum(self._metric_sizes)
+
+    @cached_property
+    def _metric_sizes(self) -> list[int]:
+        outputs = prod(self.network.output_shape(self.input_shape))
+        return [metric.size(outputs) for metric in self.metrics]
+
+    def sums_of(self, scores: NDArray, y: NDArray, weight: NDArray, loss: float) -> NDArray[np.float64]:
+        """Return a block's sums."""
+        head = [loss, float(np.sum(weight, dtype=np.float64)), float(len(y))]
+        return np.concatenate([head, *(metric.sums(scores, y, weight) for metric in self.metrics)])
+
+    def results(self, sums: NDArray[np.float64]) -> dict[str, Any]:
+        """Return the mean loss and each metric's figure from their sums."""
+        weight = float(sums[1]) or 1.0
+        results: dict[str, Any] = {"loss": float(sums[0]) / weight}
+        at = 3
+        for metric, size in zip(self.metrics, self._metric_sizes, strict=True):
+            results[metric.name] = metric.result(sums[at : at + size], weight)
+            at += size
+        return results
+
+    # The graphs.
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of one step of an epoch."""
+        return float(self.optimizer.rate(epoch + step / steps))
+
+    def shard_indices(self, indices: Indices) -> list[Indices]:
+        """Return the images of each shard; the shards of a short batch may be empty."""
+        return [indices[start:stop] for start, stop in even_parts(len(indices), self.shards)]
+
+    def blocks_of(self, indices: Indices) -> list[Indices]:
+        """Return the blocks in which one thread takes a shard, or its sub-range, through the network."""
+        count = max(1, -(-len(indices) // self.block_images))
+        return [indices[start:stop] for start, stop in even_parts(len(indices), count)]
+
+    def evaluate_blocks(self, images: int) -> list[Indices]:
+        """Return the blocks in which a data set is evaluated, in the order of their sums."""
+        size = self.block_images * _EVALUATE_BLOCKS
+        return [np.arange(start, min(start + size, images)) for start in range(0, images, size)]
+
+    def subtree_graph(
+        self, span: tree.Span, indices: Indices, epoch: int, threads: int = 1
+    ) -> dict[Hashable, Task]:
+        """Return the tasks that end in ``("sum", *span)``: the gradients of a subtree of shards."""
+        key = ("sum", *span)
+        if tree.is_leaf(span):
+            return self._shard_graph(span[0], self.shard_indices(indices)[span[0]], epoch, threads)
+        left, right = tree.halves(span)
+        graph = self.subtree_graph(left, indices, epoch, threads)
+        graph |= self.subtree_graph(right, indices, epoch, threads)
+        graph[key] = Task(key, add, TaskRef(("sum", *left)), TaskRef(("sum", *right)))
+        return graph
+
+    def _shard_graph(self, shard: int, indices: Indices, epoch: int, threads: int) -> dict[Hashable, Task]:
+        graph: dict[Hashable, Task] = {}
+        blocks = self.blocks_of(indices)
+        last: tuple = ()
+        for number, block in enumerate(blocks):
+            ends = len(blocks) == 1
+            key = ("sum", shard, shard + 1) if ends else ("block", shard, number)
+            graph[key] = Task(key, block_partial, self, TaskRef(STATE), TaskRef(DATA), block, epoch, threads)
+            if last:
+                ends = number == len(blocks) - 1
+                chain = ("sum", shard, shard + 1) if ends else ("chain", shard, number)
+                graph[chain] = Task(chain, add_into, TaskRef(last), TaskRef(key))
+                key = chain
+            last = key
+        return graph
+
+    def to_graph(
+        self, indices: Indices | None = None, epoch: int = 0, rate: float | None = None, threads: int = 1
+    ) -> dict[Hashable, Task]:
+        """Return the Dask graph of one step, from the keys "state" and "data" to the key "update".
+
+        Parameters
+        ----------
+        indices : array of int64, optional
+            Image numbers of the batch; the first ``batch_size`` when not given.
+        epoch : int
+        rate : float, optional
+            Learning rate; the schedule's at the start of the epoch when not given.
+        threads : int
+            Threads of the pipeline inside a block.
+
+        Examples
+        --------
+        >>> import numpy as np, daskconv
+        >>> net = daskconv.zoo.lenet()
+        >>> trainer = daskconv.Trainer(net)
+        >>> program = trainer.program((8, 8, 1), batch_size=8)
+        >>> sorted({key[0] for key in program.to_graph() if isinstance(key, tuple)})
+        ['sum']
+        """
+        if indices is None:
+            indices = np.arange(self.batch_size)
+        root = (0, self.shards)
+        graph = self.subtree_graph(root, indices, epoch, threads)
+        rate = self.rate(epoch, 0, 1) if rate is None else rate
+        graph["update"] = Task("update", update, self, TaskRef(STATE), TaskRef(("sum", *root)), rate, True)
+        return graph
+
+
+def _methods(methods: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {method}" for name, method in methods.items())

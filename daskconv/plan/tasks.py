@@ -1,0 +1,150 @@
+"""What the tasks of a Program do: module-level functions from arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import WorkerError
+from daskconv.nn.layers.base import Arrays, Context
+
+if TYPE_CHECKING:
+    from daskconv.plan.program import Program
+
+Indices = NDArray[np.int64]
+
+
+class Data(Protocol):
+    """Images with targets, read by number; every worker holds one and reads only what it needs."""
+
+    def take(self, indices: Indices) -> tuple[NDArray, NDArray, NDArray]:
+        """Return normalised images (n, h, w, c), targets (n, ...) and weights (n,)."""
+
+    def batches(self, epoch: int) -> Sequence[Indices]:
+        """Return the image numbers of each step of an epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training is.
+
+    Attributes
+    ----------
+    epoch, step : int
+        The next step to take, both from 0.
+    sums : array of float64
+        Loss, weight, images and metrics of the epoch's steps so far; empty before the first.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def after(self, sums: NDArray[np.float64]) -> Position:
+        """Return the position after a step with these sums."""
+        return Position(self.epoch, self.step + 1, self.sums + sums if self.sums.size else sums.copy())
+
+
+@dataclass
+class TrainState:
+    """What a step changes: parameters, the optimiser's slots, the position, and the steps taken in all."""
+
+    params: Arrays
+    slots: Arrays
+    position: Position = field(default_factory=Position)
+    steps: int = 0
+
+    def copy(self) -> TrainState:
+        """Return a state whose arrays may be updated in place."""
+        params = {name: array.copy() for name, array in self.params.items()}
+        return replace(self, params=params, slots={name: array.copy() for name, array in self.slots.items()})
+
+
+@dataclass
+class Partial:
+    """The sums of some images: gradients as one flat vector, and loss, weight and metrics in float64.
+
+    Attributes
+    ----------
+    gradient : array (elements,)
+        Gradients of all trainable parameters, in the Program's order.
+    sums : array of float64
+        Loss, weight, images, then the metrics' sums.
+    """
+
+    gradient: NDArray
+    sums: NDArray[np.float64]
+
+
+def block_partial(
+    program: Program, state: TrainState, data: Data, indices: Indices, epoch: int, threads: int
+) -> Partial:
+    """Run a block of images forward and backward."""
+    if not len(indices):
+        return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
+    x, y, weight = data.take(indices)
+    context = Context(True, threads=threads, images=indices, seed=program.seed, epoch=epoch)
+    network, methods = program.network, program.methods
+    with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
+        scores, saved = network.forward(state.params, x, context, methods)
+        loss, dscores = program.loss(scores, y, weight)
+        grads = network.backward(state.params, saved, dscores, context, methods, program.trainable)
+    return Partial(program.flatten(grads), program.sums_of(scores, y, weight, loss))
+
+
+def add_into(total: Partial, part: Partial) -> Partial:
+    """Add a block's sums to its shard's, in place: the chain owns its first block."""
+    np.add(total.gradient, part.gradient, out=total.gradient)
+    np.add(total.sums, part.sums, out=total.sums)
+    return total
+
+
+def add(left: Partial, right: Partial) -> Partial:
+    """Add two subtrees."""
+    return Partial(left.gradient + right.gradient, left.sums + right.sums)
+
+
+def update(program: Program, state: TrainState, total: Partial, rate: float, in_place: bool) -> TrainState:
+    """Take the optimiser's step with the batch's mean gradient; nothing changes where it is not finite."""
+    loss, weight = total.sums[:2]
+    with np.errstate(over="ignore"):
+        finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
+    if not finite.all():
+        raise WorkerError(
+            f"The loss or a gradient is not finite in step {state.steps + 1} (loss {loss / max(weight, 1):g}): "
+            "the weights stay as they were; use a lower learning rate or look for broken images."
+        )
+    target = state if in_place else state.copy()
+    scale = 1 / weight if weight > 0 else 0.0
+    for name, gradient in program.unflatten(total.gradient).items():
+        program.optimizer.step(name, target.params[name], gradient, target.slots, rate, scale)
+    return replace(target, position=state.position.after(total.sums), steps=state.steps + 1)
+
+
+def evaluate_block(
+    program: Program, state: TrainState, data: Data, indices: Indices, threads: int
+) -> NDArray:
+    """Return loss, weight, images and metrics of a block, without gradients."""
+    x, y, weight = data.take(indices)
+    context = Context(False, threads=threads, images=indices, seed=program.seed)
+    with np.errstate(all="ignore"):
+        scores, _ = program.network.forward(state.params, x, context, program.methods)
+        loss = program.loss(scores, y, weight)[0]
+    return program.sums_of(scores, y, weight, loss)
+
+
+def flat_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """Return the range of each array in one flat vector."""
+    layout, at = {}, 0
+    for name, shape in shapes.items():
+        layout[name] = (at, at + prod(shape))
+        at += prod(shape)
+    return layout

@@ -1,0 +1,252 @@
+"""The dask transport: subtrees of shards, and the update of every step, are tasks of a cluster.
+
+A worker gets one task a step, the largest subtree of shards that is its own, and runs its blocks on its
+threads. No task changes its inputs, so a lost worker's tasks are computed again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from distributed import Client, Future, get_worker, wait
+from numpy.typing import NDArray
+
+from daskconv.errors import DaskconvError, WorkerError
+from daskconv.layout import even_parts
+from daskconv.plan import tree
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState, add, update
+from daskconv.run.forward import forwarding, send_position
+from daskconv.run.loop import add_in_order, evaluate_blocks, subtree_sums
+from daskconv.run.transport import begin
+
+# Steps in flight: enough to hide the scheduler's latency, few enough to stop soon.
+_WINDOW = 4
+# The chain of updates is cut this often by a copy on the driver, or the scheduler would keep every step.
+_CUT = 50
+
+
+@dataclass
+class Progress:
+    """What one step hands to the next: the state, and the shards that each worker has computed."""
+
+    state: TrainState
+    owners: dict[str, set[int]]
+
+
+class DaskTransport:
+    """Run a Program as tasks of a client's workers."""
+
+    name = "dask"
+
+    def __init__(
+        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+    ) -> None:
+        self.program, self.client, self.threads = program, client, threads
+        self.data = data
+        self.run = f"daskconv-{uuid4().hex[:12]}"
+        self.workers = worker_addresses(client)
+        self._program = self._spread(program)
+        self._futures = {name: self._spread(item) for name, item in data.items()}
+        self._set_root(Progress(state.copy(), {}))
+
+    def _spread(self, item: Any) -> Future:
+        """Return a future of an object that every worker holds."""
+        return self.client.scatter([item], broadcast=True, hash=False)[0]
+
+    def _set_root(self, progress: Progress) -> None:
+        """Begin the chain of updates anew from what the driver holds."""
+        self._root = progress
+        # Held until the next root: scattered data that no client holds is forgotten, and with it every
+        # later step that might have to be computed again.
+        self._root_future = self._progress = self._spread(progress)
+
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+        """Submit the epoch's steps, a few ahead of those that are done."""
+        self.workers = worker_addresses(self.client)
+        spans = self._spans()
+        batches = self.data["train"].batches(epoch)
+        progress = self._fetch()
+        self._set_root(Progress(begin(progress.state, epoch), progress.owners))
+        step = self._root.state.position.step
+        waiting: deque[Future] = deque()
+        try:
+            with forwarding(self.client, self.run):
+                while step < len(batches) and not stopped():
+                    self._submit(spans, epoch, step, batches)
+                    waiting.append(self._progress)
+                    step += 1
+                    if len(waiting) >= _WINDOW:
+                        _finished(waiting.popleft())
+                    if step % _CUT == 0:
+                        waiting.clear()
+                        self._set_root(self._fetch())
+                self._set_root(self._fetch())
+        except WorkerError:
+            # What the driver still holds is good: state() gives that.
+            self._set_root(self._root)
+            raise
+        return self._root.state.position
+
+    def _spans(self) -> list[tuple[tree.Span, str]]:
+        """Return the subtrees of shards and the worker that each is meant for."""
+        return [(span, self.workers[w]) for span, w in tree.shares(self.program.shards, len(self.workers))]
+
+    def _submit(
+        self, spans: list[tuple[tree.Span, str]], epoch: int, step: int, batches: Sequence[Indices]
+    ) -> None:
+        """Submit one step; its progress becomes the next step's input."""
+        parts = [
+            self.client.submit(
+                _subtree,
+                self._program,
+                self._progress,
+                self._futures["train"],
+                span,
+                batches[step],
+                epoch,
+                self.threads,
+                key=f"{self.run}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
+                workers=[worker],
+                allow_other_workers=True,
+            )
+            for span, worker in spans
+        ]
+        self._progress = self.client.submit(
+            _finish,
+            self._program,
+            self._progress,
+            [span for span, _ in spans],
+            parts,
+            self.run,
+            len(batches),
+            key=f"{self.run}-update-{epoch}-{step}",
+            workers=[spans[0][1]],
+            allow_other_workers=True,
+        )
+
+    def _fetch(self) -> Progress:
+        return _finished(self._progress).result()
+
+    def evaluate(self, data: str) -> NDArray[np.float64]:
+        """Return the sums over a data set; each worker takes a run of its blocks."""
+        blocks = self.program.evaluate_blocks(len(self.data[data]))
+        futures = [
+            self.client.submit(
+                _evaluate,
+                self._program,
+                self._progress,
+                self._futures[data],
+                blocks[start:stop],
+                self.threads,
+                pure=False,
+                workers=[worker],
+                allow_other_workers=True,
+            )
+            for worker, (start, stop) in zip(
+                self.workers, even_parts(len(blocks), len(self.workers)), strict=True
+            )
+        ]
+        return add_in_order(np.concatenate([_finished(future).result() for future in futures]))
+
+    def state(self) -> TrainState:
+        """Return a copy of the state, from the workers."""
+        return self._fetch().state
+
+    def owners(self) -> dict[str, list[int]]:
+        """Return the shards that each worker computed."""
+        return {worker: sorted(shards) for worker, shards in sorted(self._root.owners.items())}
+
+    def close(self) -> None:
+        """Release what the workers hold."""
+        for future in (self._program, self._progress, self._root_future, *self._futures.values()):
+            future.release()
+
+
+def worker_addresses(client: Client) -> list[str]:
+    """Return the addresses of a client's workers, in the order of their names."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
+    # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
+    return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
+
+
+def _subtree(
+    program: Program,
+    progress: Progress,
+    data: Data,
+    span: tree.Span,
+    indices: Indices,
+    epoch: int,
+    threads: int,
+) -> tuple[Partial, str]:
+    parts = subtree_sums(program, progress.state, data, [span], indices, epoch, threads)
+    return parts[span], get_worker().address
+
+
+def _finish(
+    program: Program,
+    progress: Progress,
+    spans: list[tree.Span],
+    parts: list[tuple[Partial, str]],
+    run: str,
+    steps: int,
+) -> Progress:
+    """Join the subtrees and take the step, on copies."""
+    total = join((0, program.shards), {span: part for span, (part, _) in zip(spans, parts, strict=True)})
+    now = progress.state.position
+    state = update(program, progress.state, total, program.rate(now.epoch, now.step, steps), in_place=False)
+    owners = {worker: set(shards) for worker, shards in progress.owners.items()}
+    for span, (_, worker) in zip(spans, parts, strict=True):
+        owners.setdefault(worker, set()).update(range(*span))
+    send_position(run, state.position, steps)
+    return Progress(state, owners)
+
+
+def join(span: tree.Span, parts: Mapping[tree.Span, Partial]) -> Partial:
+    """Return a subtree's sums from those of its parts, added in the tree's order."""
+    if span in parts:
+        return parts[span]
+    left, right = tree.halves(span)
+    return add(join(left, parts), join(right, parts))
+
+
+def _evaluate(
+    program: Program, progress: Progress, data: Data, blocks: list[Indices], threads: int
+) -> NDArray[np.float64]:
+    return evaluate_blocks(program, progress.state, data, blocks, threads)
+
+
+def _finished(future: Future) -> Future:
+    """Wait for a future; raise one sentence where it failed."""
+    started = monotonic()
+    wait(future)
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, WorkerError):
+            raise error
+        raise WorkerError(f"A task failed on a worker: {sentence_of(error)}") from error
+    if future.status != "finished":
+        raise WorkerError(
+            f"The cluster lost a result after {monotonic() - started:.0f} s ({future.status}): "
+            "is the scheduler still there?"
+        )
+    return future
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return an error's message; for one that is not daskconv's own, with its type and where it was raised."""
+    if isinstance(error, DaskconvError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,68 @@
+"""The local transport: all shards in this process, on its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.events import StepDone, emit
+from daskconv.plan import tree
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
+from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
+
+
+class LocalTransport:
+    """Run a Program in this process."""
+
+    name = "local"
+
+    def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
+        self.program, self.data, self.threads = program, data, threads
+        self._state = state.copy()
+        self._computed: set[int] = set()
+
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+        """Run the epoch's steps here."""
+        root = (0, self.program.shards)
+
+        def compute(
+            program: Program, state: TrainState, data: Data, indices: Indices, epoch: int
+        ) -> dict[tree.Span, Partial]:
+            return subtree_sums(program, state, data, [root], indices, epoch, self.threads)
+
+        def exchange(parts: dict[tree.Span, Partial], stop: bool) -> tuple[Partial, bool]:
+            self._computed.update(range(*root))
+            return parts[root], stop
+
+        def keep(state: TrainState, steps: int) -> None:
+            self._state = state
+            emit_position(state.position, steps)
+
+        data = self.data["train"]
+        return run_steps(self.program, self._state, data, epoch, compute, exchange, stopped, keep).position
+
+    def evaluate(self, data: str) -> NDArray[np.float64]:
+        """Return the sums over a data set."""
+        blocks = self.program.evaluate_blocks(len(self.data[data]))
+        rows = evaluate_blocks(self.program, self._state, self.data[data], blocks, self.threads)
+        return add_in_order(rows)
+
+    def state(self) -> TrainState:
+        """Return a copy of the state."""
+        return self._state.copy()
+
+    def owners(self) -> dict[str, list[int]]:
+        """Return the shards that this process computed."""
+        return {"local": sorted(self._computed)}
+
+    def close(self) -> None:
+        """Do nothing: the pools are the process's."""
+
+
+def emit_position(position: Position, steps: int) -> None:
+    """Emit the event of a step that has just ended."""
+    images = int(position.sums[2])
+    emit(StepDone(position.epoch, position.step - 1, steps, images, tuple(position.sums.tolist())))

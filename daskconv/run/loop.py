@@ -1,0 +1,85 @@
+"""The steps of an epoch in one process, for some of the shards; an exchange joins them with the others'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from dask._task_spec import DataNode, Task
+from numpy.typing import NDArray
+
+from daskconv.graph.threads import execute, one_thread_each
+from daskconv.plan import tree
+from daskconv.plan.program import DATA, STATE, Program
+from daskconv.plan.tasks import Data, Indices, Partial, TrainState, evaluate_block, update
+from daskconv.run.transport import begin
+
+Compute = Callable[[Program, TrainState, Data, Indices, int], dict[tree.Span, Partial]]
+"""(program, state, data, the step's images, epoch) -> the sums of this process's subtrees."""
+
+Exchange = Callable[[dict[tree.Span, Partial], bool], tuple[Partial, bool]]
+"""(this process's subtree sums, wants to stop) -> (the sum over all shards, whether anyone wants to stop)."""
+
+
+def run_steps(
+    program: Program,
+    state: TrainState,
+    data: Data,
+    epoch: int,
+    compute: Compute,
+    exchange: Exchange,
+    stopped: Callable[[], bool],
+    keep: Callable[[TrainState, int], None],
+) -> TrainState:
+    """Run an epoch from where ``state`` stands, in place; ``keep`` gets the state, and the steps, after each step."""
+    batches = data.batches(epoch)
+    state, stop = begin(state, epoch), False
+    with one_thread_each():
+        while state.position.step < len(batches) and not stop:
+            step = state.position.step
+            parts = compute(program, state, data, batches[step], epoch)
+            total, stop = exchange(parts, stopped())
+            state = update(program, state, total, program.rate(epoch, step, len(batches)), in_place=True)
+            keep(state, len(batches))
+    return state
+
+
+def subtree_sums(
+    program: Program,
+    state: TrainState,
+    data: Data,
+    spans: list[tree.Span],
+    indices: Indices,
+    epoch: int,
+    threads: int,
+) -> dict[tree.Span, Partial]:
+    """Return the gradients of some subtrees of shards, their blocks side by side on this process's threads."""
+    graph: dict[Hashable, Any] = {STATE: DataNode(STATE, state), DATA: DataNode(DATA, data)}
+    for span in spans:
+        graph |= program.subtree_graph(span, indices, epoch, threads)
+    with one_thread_each():
+        results = execute(graph, [("sum", *span) for span in spans], threads, "blocks")
+    return dict(zip(spans, results, strict=True))
+
+
+def evaluate_blocks(
+    program: Program, state: TrainState, data: Data, blocks: list[Indices], threads: int
+) -> NDArray[np.float64]:
+    """Return the sums of each block (blocks, sums)."""
+    if not blocks:
+        return np.zeros((0, program.sums_size))
+    graph = {
+        ("evaluate", i): Task(("evaluate", i), evaluate_block, program, state, data, block, threads)
+        for i, block in enumerate(blocks)
+    }
+    with one_thread_each():
+        return np.stack(execute(graph, list(graph), threads, "blocks"))
+
+
+def add_in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the blocks, first to last."""
+    total = np.zeros(rows.shape[1])
+    for row in rows:
+        total += row
+    return total

@@ -1,0 +1,78 @@
+"""Which transport runs, and with which client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from daskconv.errors import InputError
+from daskconv.graph.threads import available_threads, check_threads
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Data, TrainState
+from daskconv.run.local import LocalTransport
+from daskconv.run.mpi import MPITransport, launcher_ranks
+from daskconv.run.transport import Transport
+
+TRANSPORTS = ("local", "dask", "mpi")
+
+
+def check_transport(transport: str) -> None:
+    """Raise InputError that lists the transports where the name is none of them."""
+    if transport not in ("auto", *TRANSPORTS):
+        raise InputError(f"transport is {transport!r}: choose one of auto, {', '.join(TRANSPORTS)}.")
+
+
+def select(transport: str, client: Any = None) -> tuple[str, Any]:
+    """Return the transport's name and its client; "auto" is mpi in an MPI job, dask with a client, else local.
+
+    Parameters
+    ----------
+    transport : {"auto", "local", "dask", "mpi"}
+    client : distributed.Client, optional
+        The active one when not given.
+    """
+    check_transport(transport)
+    if transport == "local":
+        return "local", None
+    client = client or active_client()
+    in_job = launcher_ranks() > 1
+    if client is None and (in_job or transport != "auto"):
+        raise InputError(
+            f"transport={transport!r} needs a Dask client: begin the script with daskconv.start(), or give client=."
+        )
+    if transport == "auto":
+        transport = "local" if client is None else "mpi" if in_job else "dask"
+    return transport, client
+
+
+def open_transport(
+    name: str, client: Any, program: Program, state: TrainState, data: Mapping[str, Data], threads: int | None
+) -> Transport:
+    """Return the transport, holding a copy of the state and the data."""
+    if name == "local":
+        return LocalTransport(program, state, data, check_threads(threads or available_threads()))
+    from daskconv.run.dask import DaskTransport
+
+    kind = MPITransport if name == "mpi" else DaskTransport
+    return kind(program, state, data, client, threads or worker_threads(client))
+
+
+def worker_threads(client: Any) -> int:
+    """Return the threads of a block's pool on each worker: configured, else what the workers have."""
+    import dask
+
+    threads = dask.config.get("daskconv.threads", None)
+    if threads:
+        return check_threads(threads)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return min((worker["nthreads"] for worker in workers), default=1)
+
+
+def active_client() -> Any:
+    """Return the client that is active in this process, or None."""
+    from distributed import Client
+
+    try:
+        return Client.current(allow_global=True)
+    except ValueError:
+        return None

@@ -1,0 +1,44 @@
+"""What the trainer asks of a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.plan.tasks import Data, Position, TrainState
+
+
+class Transport(Protocol):
+    """One way to run a Program. The state lives with the transport between calls."""
+
+    name: str
+    data: Mapping[str, Data]
+
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+        """Run an epoch from where the state stands in it to its end, or until ``stopped()`` after a step.
+
+        The result's step is the number of steps done; its sums are the epoch's.
+        """
+
+    def evaluate(self, data: str) -> NDArray[np.float64]:
+        """Return the sums over a data set, by its name."""
+
+    def state(self) -> TrainState:
+        """Return a copy of the state, here; after a failure, the newest good one."""
+
+    def owners(self) -> dict[str, list[int]]:
+        """Return the shards that each worker has computed so far."""
+
+    def close(self) -> None:
+        """Let go of everything the transport holds on workers."""
+
+
+def begin(state: TrainState, epoch: int) -> TrainState:
+    """Return the state at its place in an epoch, or at the start of one that it has not begun."""
+    if state.position.epoch == epoch:
+        return state
+    return replace(state, position=Position(epoch))

@@ -1,0 +1,36 @@
+"""The training that all transports repeat in these tests: dropout, four shards, a short last batch."""
+
+import hashlib
+
+import daskconv
+from daskconv import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU, Sequential
+
+
+def network():
+    return Sequential(
+        [
+            Conv2D(8, 3, padding="same"),
+            MaxPool2D(2),
+            ReLU(),
+            Flatten(),
+            Dropout(0.25),
+            Dense(32),
+            ReLU(),
+            Dense(10),
+        ]
+    )
+
+
+def digits():
+    data = daskconv.datasets.load("digits")
+    return data.x_train, data.y_train, data.x_test, data.y_test
+
+
+def trainer(**options):
+    optimizer = daskconv.SGD(0.05, momentum=0.9, weight_decay=1e-4)
+    return daskconv.Trainer(network(), optimizer=optimizer, preprocess="standardize", seed=3, **options)
+
+
+def digest(trained):
+    params = trained.model.params
+    return hashlib.sha256(b"".join(params[name].tobytes() for name in sorted(params))).hexdigest()

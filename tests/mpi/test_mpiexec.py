@@ -1,0 +1,194 @@
+"""The mpi transport and the launcher, under a real mpiexec."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import daskconv
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import recipes  # noqa: E402
+
+
+def run(mpiexec, ranks, *command, timeout=120):
+    return subprocess.run(
+        [mpiexec, "-n", str(ranks), sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=HERE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def local():
+    trained = recipes.trainer(transport="local")
+    x, y, xv, yv = recipes.digits()
+    history = trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False)
+    return recipes.digest(trained), history["val_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def job(mpiexec):
+    result = run(mpiexec, 6, HERE / "worker_counts.py")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def rows(job):
+    return [json.loads(line) for line in job.stdout.splitlines() if line.startswith("{")]
+
+
+def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(rows, local):
+    assert [row["workers"] for row in rows[1:]] == [4, 3, 2, 1]
+    assert {row["digest"] for row in rows[1:]} == {local[0]}
+    assert all(row["accuracy"] == local[1] for row in rows[1:])
+
+
+def test_each_worker_computed_its_own_shards(rows):
+    assert [row["owners"] for row in rows[1:]] == [
+        [[0], [1], [2], [3]],
+        [[0, 1], [2], [3]],
+        [[0, 1], [2, 3]],
+        [[0, 1, 2, 3]],
+    ]
+
+
+def test_an_exception_on_one_rank_ends_all_with_its_message(rows):
+    failure = rows[0]["failure"]
+    assert re.match(
+        r"Worker 3 of 4 failed: RuntimeError: the layer gave up \(worker_counts.py, line \d+\)", failure
+    )
+
+
+def test_a_job_says_one_line_and_nothing_else(job):
+    said = [line for line in job.stdout.splitlines() if not line.startswith("{")]
+    assert len(said) == 1
+    assert re.match(r"daskconv: mpi, 4 workers x 1 thread, .*, page: http://127.0.0.1:\d+/status", said[0])
+    assert job.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "sentence"),
+    [("labels", 2, "the network has 10 outputs"), ("own", 1, "the script's own mistake"), ("exit", 7, None)],
+)
+def test_a_failing_script_fails_the_job_and_says_why_once(mpiexec, how, code, sentence):
+    result = run(mpiexec, 3, HERE / "fails.py", how, timeout=60)
+    assert result.returncode == code
+    if sentence:
+        assert result.stderr.count(sentence) + result.stdout.count(sentence) == 1 + (how == "own")
+    assert "CommClosed" not in result.stderr
+
+
+def test_fewer_than_three_ranks_are_refused_in_one_sentence(mpiexec):
+    result = run(mpiexec, 2, "-m", "daskconv.cli", "train", "--data", "digits", timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("at least 3 are needed") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_option_is_named_once_not_once_a_rank(mpiexec):
+    result = run(mpiexec, 3, "-m", "daskconv.cli", "train", "--nope", timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("No such option") == 1
+
+
+def test_sigterm_to_the_launcher_saves_and_resumes(mpiexec, tmp_path):
+    path = tmp_path / "model.safetensors"
+    command = [mpiexec, "-n", "4", sys.executable, "-m", "daskconv.cli", "train", "--data", "digits"]
+    job = subprocess.Popen(
+        [*command, "--epochs", "100000", "--lr", "0.001", "--save", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    for line in job.stdout:
+        if line.startswith("epoch"):
+            break
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)
+    said, errors = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM, errors
+    assert f"--resume {path}" in said
+    assert "Traceback" not in errors
+    assert daskconv.load(path).predict(recipes.digits()[0][:2]).shape == (2, 10)
+
+
+def test_a_killed_worker_ends_the_job(mpiexec):
+    """A lost rank ends an MPI job; what counts is that nothing hangs."""
+    job = subprocess.Popen(
+        [
+            mpiexec,
+            "-n",
+            "4",
+            sys.executable,
+            "-m",
+            "daskconv.cli",
+            "train",
+            "--data",
+            "digits",
+            "--epochs",
+            "100000",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    for line in job.stdout:
+        if line.startswith("epoch"):
+            break
+    os.kill(rank_process(job.pid, 3), signal.SIGKILL)
+    job.communicate(timeout=60)
+    assert job.returncode != 0
+
+
+@pytest.mark.slow
+def test_a_peer_that_waits_in_mpi_neither_hangs_nor_crashes_the_job(mpiexec):
+    started = time.monotonic()
+    result = run(mpiexec, 3, HERE / "waits.py", timeout=60)
+    assert result.returncode == 1
+    assert "ValueError: the script failed while wait_for waits" in result.stderr
+    assert "The other ranks did not end in time: the job is aborted." in result.stderr
+    assert time.monotonic() - started < 40
+
+
+@pytest.mark.slow
+def test_a_worker_that_stops_answering_ends_the_job_at_its_deadline(mpiexec, monkeypatch):
+    monkeypatch.setenv("DASK_DASKCONV__MPI__DEADLINE", "3")
+    started = time.monotonic()
+    result = run(mpiexec, 4, HERE / "stalls.py", timeout=60)
+    assert result.returncode != 0
+    assert "A worker sent nothing for 3 s (daskconv.mpi.deadline): the job is aborted." in result.stderr
+    assert time.monotonic() - started < 30
+
+
+def rank_process(launcher, rank):
+    """Return the process id of one rank below the launcher."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes().split(b"\0")
+            if f"PMI_RANK={rank}".encode() in environ and launcher in ancestors(int(entry.name)):
+                return int(entry.name)
+        except OSError:
+            continue
+    raise AssertionError(f"rank {rank} is not there")
+
+
+def ancestors(pid):
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        yield pid

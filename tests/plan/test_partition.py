@@ -1,0 +1,92 @@
+"""Plans and how they are applied."""
+
+import numpy as np
+import pytest
+
+from daskconv import SGD, Conv2D, Dense, Flatten, Layout, Sequential, plans, zoo
+from daskconv.nn.losses import softmax_cross_entropy
+from daskconv.plan.partition import DEFAULT_SHARDS, Plan, block_images, data, partition, resolve_plan
+from reference import refuse
+
+CIFAR = (32, 32, 3)
+
+
+def apply(network, shape, plan, **options):
+    options = {
+        "batch_size": 100,
+        "method": "auto",
+        "loss": softmax_cross_entropy,
+        "metrics": (),
+        "optimizer": SGD(0.1),
+        "trainable": None,
+        "seed": 1,
+    } | options
+    return partition(network, plan, input_shape=shape, **options)
+
+
+def test_the_data_plan_splits_the_images():
+    assert plans.data is data
+    assert data(6) == Plan("data", Layout(n=6)) and data().layout.shards == DEFAULT_SHARDS
+    assert resolve_plan("data", None) == data(DEFAULT_SHARDS) and resolve_plan("data", 7) == data(7)
+    assert resolve_plan(data(3), None) == resolve_plan(data(3), 3) == data(3)
+
+
+@pytest.mark.parametrize("shards", [0, -1, 2.0, "4"])
+def test_shards_are_an_int_of_at_least_1(shards):
+    refuse(f"shards is {shards!r}: give an int of at least 1", data, shards)
+    refuse(f"shards is {shards!r}", resolve_plan, "data", shards)
+
+
+def test_plans_that_do_not_exist_or_contradict_are_refused():
+    refuse("plan is 'hybrid': the plan that exists is data", resolve_plan, "hybrid", None)
+    refuse("shards is 2 but the plan splits n into 3: give one of them", resolve_plan, data(3), 2)
+    for axes, named in ({"k": 2}, "k"), ({"n": 2, "h": 2, "w": 3}, "h, w"), ({"c": 4}, "c"):
+        match = f"The plan splits {named}: only n, the images, can be split"
+        refuse(match, resolve_plan, Plan("mine", Layout(**axes)), None)
+
+
+def test_a_program_holds_what_was_chosen():
+    program = apply(zoo.cifar10_quick(), CIFAR, data(2), method={"conv1": "direct"}, trainable="dense*")
+    assert program.shards == 2 and program.batch_size == 100 and program.input_shape == CIFAR
+    assert set(program.methods) == {"conv1", "conv2", "conv3"}
+    assert set(program.methods["conv1"].values()) == {"direct"}
+    assert program.trainable == ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")
+    assert program.elements == 1024 * 64 + 64 + 64 * 10 + 10
+    assert program.seed == 1 and program.dtype == "float32"
+    assert np.isclose(program.rate(0, 0, 10), 0.1)
+
+
+def test_what_a_network_refuses_the_partition_refuses():
+    net = zoo.lenet()
+    refuse("method is 'fft'", apply, net, (8, 8, 1), data(), method="fft")
+    refuse("trainable='x*' matches no parameter", apply, net, (8, 8, 1), data(), trainable=["x*"])
+    refuse("Layer 'conv1'", apply, net, (8, 8), data())
+
+
+def test_blocks_are_cut_by_shape_and_method_alone():
+    quick = zoo.cifar10_quick()
+    methods = quick.choose_methods(CIFAR, "auto")
+    size = block_images(quick, CIFAR, methods)
+    assert 5 <= size <= 13, "the size that was measured to be fastest"
+    assert size == apply(quick, CIFAR, data(1)).block_images == apply(quick, CIFAR, data(64)).block_images
+    tiny = Sequential([Flatten(), Dense(2)])
+    assert block_images(tiny, (2, 2, 1), {}) == 256
+    huge = Sequential([Conv2D(64, 5, padding=2)])
+    assert block_images(huge, (256, 256, 64), huge.choose_methods((256, 256, 64), "auto")) == 1
+
+
+def test_a_pipelined_network_takes_a_shard_whole():
+    quick = zoo.cifar10_quick()
+    program = apply(quick, CIFAR, data(2), method={"conv2": "pipelined"})
+    assert len(program.blocks_of(np.arange(10_000))) == 1
+
+
+def test_many_parameters_make_larger_blocks():
+    wide = Sequential([Conv2D(8, 3), Flatten(), Dense(4000)])
+    narrow = Sequential([Conv2D(8, 3), Flatten(), Dense(40)])
+    shape = (30, 30, 8)
+    flops = 3 * sum(wide.flops(shape).values())
+    parameters = sum(np.prod(size) for size in wide.weight_shapes(shape).values())
+    size = block_images(wide, shape, {})
+    assert size * flops >= 200 * parameters > (size - 1) * flops
+    assert block_images(narrow, shape, {}) * 3 * sum(narrow.flops(shape).values()) >= 600_000_000

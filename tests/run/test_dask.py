@@ -1,0 +1,143 @@
+"""The dask transport on real worker processes: the same bits on any number of them, and after one is killed."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+import daskconv
+from daskconv import events
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
+import recipes
+
+
+def fit(client, **options):
+    trained = recipes.trainer(transport="dask", client=client, **options)
+    x, y, xv, yv = recipes.digits()
+    trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def local():
+    trained = recipes.trainer(transport="local", threads=2)
+    x, y, xv, yv = recipes.digits()
+    trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with Client(cluster) as client:
+        yield client
+
+
+def test_one_thread_and_two_give_the_same_bits(local):
+    x, y, _, _ = recipes.digits()
+    one = recipes.trainer(transport="local", threads=1)
+    one.fit(x, y, epochs=2, progress=False)
+    assert recipes.digest(one) == recipes.digest(local)
+
+
+def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(cluster, client, local):
+    owners = {}
+    for count in (1, 2, 3, 4):
+        cluster.scale(count)
+        client.wait_for_workers(count, timeout=60)
+        trained = fit(client)
+        owners[count] = sorted(trained.shard_owners.values())
+        assert recipes.digest(trained) == recipes.digest(local)
+        assert trained.history["val_accuracy"] == local.history["val_accuracy"]
+        assert trained.history["loss"] == local.history["loss"]
+    assert owners == {
+        4: [[0], [1], [2], [3]],
+        3: [[0, 1], [2], [3]],
+        2: [[0, 1], [2, 3]],
+        1: [[0, 1, 2, 3]],
+    }
+
+
+def test_a_killed_worker_costs_no_bit(cluster, client, local):
+    cluster.scale(4)
+    client.wait_for_workers(4, timeout=60)
+    victim = sorted(client.run(os.getpid).items())[-1][1]
+    killed = []
+
+    def kill(event):
+        if event.epoch == 0 and event.step >= 3 and not killed:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(event.step)
+
+    x, y, xv, yv = recipes.digits()
+    trained = recipes.trainer(transport="dask", client=client)
+    with events.listening(kill):
+        trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False)
+    assert killed
+    assert recipes.digest(trained) == recipes.digest(local)
+
+
+def test_a_long_run_leaves_no_history_on_the_scheduler(client):
+    x, y, _, _ = recipes.digits()
+    counts = []
+
+    def tasks(dask_scheduler=None):
+        return len(dask_scheduler.tasks)
+
+    def count(*_):
+        counts.append(client.run_on_scheduler(tasks))
+
+    trained = recipes.trainer(transport="dask", client=client)
+    trained.fit(x, y, epochs=2, batch_size=8, progress=False, callbacks=[count])
+    workers, steps = len(client.scheduler_info(n_workers=-1)["workers"]), 2 * 180
+    assert max(counts) <= 50 * (workers + 1) + 20 < steps * workers, "the chain is cut every 50 steps"
+    assert client.run_on_scheduler(tasks) < 20
+
+
+def test_a_layer_that_raises_on_a_worker_is_one_sentence(client):
+    x, y, _, _ = recipes.digits()
+    trained = daskconv.Trainer(recipes.network(), loss=broken_loss, transport="dask", client=client)
+    with pytest.raises(
+        daskconv.errors.WorkerError, match="A task failed on a worker: ZeroDivisionError: no loss today"
+    ):
+        trained.fit(x, y, progress=False)
+
+
+def broken_loss(scores, y, weight):
+    raise ZeroDivisionError("no loss today")
+
+
+def test_auto_takes_the_active_client(client):
+    x, y, _, _ = recipes.digits()
+    with client.as_current():
+        trained = recipes.trainer()
+        trained.fit(x, y, progress=False)
+    assert all(worker.startswith("tcp://") for worker in trained.shard_owners)
+
+
+def test_mpi_on_workers_that_are_no_ranks_is_refused(client):
+    x, y, _, _ = recipes.digits()
+    with pytest.raises(daskconv.errors.InputError, match="needs workers that are ranks of this MPI job"):
+        recipes.trainer(transport="mpi", client=client).fit(x, y, progress=False)
+
+
+def test_dask_arrays_train_to_the_same_bits_as_on_threads(client):
+    import dask.array as da
+
+    x, y, _, _ = recipes.digits()
+    lazy = da.from_array(x, chunks=(100, -1, -1, -1))
+    digests = set()
+    for options in ({"transport": "local"}, {"transport": "dask", "client": client}):
+        trained = recipes.trainer(**options)
+        trained.fit(lazy, y, epochs=1, progress=False)
+        digests.add(recipes.digest(trained))
+    assert len(digests) == 1
