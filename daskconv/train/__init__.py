@@ -1,0 +1,1 @@
+"""Training: data, optimisers, schedules, the trainer and its files."""

@@ -1,0 +1,211 @@
+"""Model files: safetensors, with everything that is not an array as JSON in the header. Loading runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import DataError
+from daskconv.nn.initializers import Initializer
+from daskconv.nn.layers.base import Layer
+from daskconv.nn.metrics import Metric
+from daskconv.nn.network import Network, Node
+from daskconv.nn.specs import from_plain, kinds_of, to_plain
+from daskconv.plan.tasks import Position, TrainState
+from daskconv.train.model import Model
+from daskconv.train.normalize import Normalize
+from daskconv.train.optim import Optimizer
+from daskconv.train.schedule import Schedule
+
+FORMAT = 1
+Path_ = str | PathLike[str]
+
+
+@dataclass(eq=False)
+class Checkpoint:
+    """A model, and where and how its training stood.
+
+    Attributes
+    ----------
+    model : Model
+    state : TrainState
+    history : list of dict
+        The logs of the finished epochs.
+    options : dict
+        What has to stay as it was for the same bits: optimizer, loss, batch size, seed, shards, methods ...
+    """
+
+    model: Model
+    state: TrainState
+    history: list[dict[str, Any]]
+    options: dict[str, Any]
+
+
+def write_model(path: Path_, model: Model) -> None:
+    """Write a model."""
+    _write(path, _model_arrays(model), {"model": _model_header(model)})
+
+
+def write_checkpoint(path: Path_, checkpoint: Checkpoint) -> None:
+    """Write a model with its training's state; the file loads as a model too."""
+    position = checkpoint.state.position
+    arrays = _model_arrays(checkpoint.model)
+    arrays |= {f"slots/{name}": array for name, array in checkpoint.state.slots.items()}
+    arrays["position/sums"] = position.sums
+    training = {
+        "steps": checkpoint.state.steps,
+        "epoch": position.epoch,
+        "step": position.step,
+        "history": to_plain(checkpoint.history),
+        "options": to_plain(checkpoint.options),
+    }
+    _write(path, arrays, {"model": _model_header(checkpoint.model), "training": training})
+
+
+def load(path: Path_) -> Model:
+    """Return the model of a file that :meth:`Model.save` or training wrote.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Raises
+    ------
+    DataError
+        Where the file is missing, damaged, or holds layers that are not defined here.
+    """
+    arrays, header = _read(path)
+    return _model_of(path, arrays, header)
+
+
+def load_checkpoint(path: Path_) -> Checkpoint:
+    """Return a checkpoint; raise DataError where the file holds a model only."""
+    arrays, header = _read(path)
+    model = _model_of(path, arrays, header)
+    training = header.get("training")
+    if training is None:
+        raise DataError(
+            f"{path} holds a model but no training to go on with: train from it with net=load(path)."
+        )
+    try:
+        slots = _section(arrays, "slots")
+        position = Position(training["epoch"], training["step"], arrays["position/sums"])
+        state = TrainState(dict(model.params), slots, position, training["steps"])
+        return Checkpoint(model, state, training["history"], from_plain_options(training["options"]))
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is no complete checkpoint ({error!r}): use an earlier one.") from None
+
+
+def from_plain_options(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return saved options with their specs restored."""
+    kinds = kinds_of(Optimizer, Schedule, Metric)
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, dict) and "kind" not in value:
+            return {name: restore(item) for name, item in value.items()}
+        return from_plain(value, kinds)
+
+    return {name: restore(value) for name, value in plain.items()}
+
+
+def _model_header(model: Model) -> dict[str, Any]:
+    return {
+        "network": to_plain(model.network),
+        "input_shape": list(model.input_shape),
+        "class_names": list(model.class_names),
+    }
+
+
+def _model_arrays(model: Model) -> dict[str, NDArray]:
+    arrays = {f"params/{name}": array for name, array in model.params.items()}
+    arrays |= {f"state/{name}": array for name, array in model.state.items()}
+    if model.preprocess is not None:
+        arrays |= {"preprocess/mean": model.preprocess.mean, "preprocess/scale": model.preprocess.scale}
+    return arrays
+
+
+def _model_of(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> Model:
+    try:
+        plain = header["model"]
+        network = from_plain(plain["network"], kinds_of(Layer, Initializer, Network, Node))
+        input_shape = tuple(plain["input_shape"])
+        model = Model(
+            network,
+            _section(arrays, "params"),
+            _section(arrays, "state"),
+            Normalize(**fitted) if (fitted := _section(arrays, "preprocess")) else None,
+            tuple(plain["class_names"]),
+            input_shape,
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is no daskconv model ({error!r}).") from None
+    expected = network.weight_shapes(input_shape) if input_shape else {}
+    for name, shape in expected.items():
+        if name not in model.params or model.params[name].shape != shape:
+            found = model.params[name].shape if name in model.params else "nothing"
+            raise DataError(f"{path}: {name} should have shape {shape} but the file holds {found}.")
+        if not np.isfinite(model.params[name]).all():
+            raise DataError(f"{path}: {name} holds values that are not finite.")
+    return model
+
+
+def _section(arrays: dict[str, NDArray], section: str) -> dict[str, NDArray]:
+    prefix = f"{section}/"
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _write(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> None:
+    """Write a whole file beside ``path``, then put it in its place."""
+    from safetensors.numpy import save
+
+    from daskconv import __version__
+
+    target = Path(path)
+    text = json.dumps({"format": FORMAT, "version": __version__, **header})
+    payload = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"daskconv": text})
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{target} cannot be written: {error.strerror}.") from None
+
+
+def check_writable(path: Path_) -> None:
+    """Raise DataError now where a model could not be written to ``path`` after hours of training."""
+    target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target} is a folder: give a file's name.")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise DataError(f"{target.parent} is no folder that can be written to: make it, or save elsewhere.")
+
+
+def _read(path: Path_) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise DataError(f"{path} is no file: give a model that daskconv saved.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata["daskconv"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged or no daskconv model ({error}).") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DataError(
+            f"{path} has a format that this version does not read: use the version that wrote it."
+        )
+    return arrays, header

@@ -1,0 +1,415 @@
+"""Trainer: walks a network's Program over epochs of data, on any transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from time import monotonic
+from typing import Any
+
+from daskconv import events
+from daskconv.errors import InputError, Interrupted
+from daskconv.graph.threads import check_threads
+from daskconv.nn import zoo
+from daskconv.nn.losses import Loss, resolve_loss, takes_classes
+from daskconv.nn.metrics import Metric, resolve_metrics
+from daskconv.nn.network import Network
+from daskconv.plan.partition import Plan, partition, resolve_plan
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Position, TrainState
+from daskconv.run.select import check_transport, open_transport, select
+from daskconv.run.transport import Transport
+from daskconv.train.data import ArrayData, as_array, as_images, check_classes, image_shape
+from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
+from daskconv.train.interrupt import StopRequest, catching
+from daskconv.train.model import Model
+from daskconv.train.normalize import Normalize
+from daskconv.train.optim import SGD, Optimizer
+from daskconv.train.progress import progress_for
+
+Callback = Callable[["Trainer", dict[str, Any]], Any]
+
+
+@dataclass
+class History:
+    """The figures of each epoch.
+
+    Examples
+    --------
+    >>> History([{"epoch": 1, "loss": 0.5}])["loss"]
+    [0.5]
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return [logs[name] for logs in self.epochs]
+
+
+class Trainer:
+    """Train a network on images; the same seed gives the same bits on every transport and worker count.
+
+    Parameters
+    ----------
+    net : Network, Model or str
+        A network, the name of one in :mod:`daskconv.zoo`, or a trained Model to go on from (fine-tuning).
+    loss : str or function
+        "softmax_cross_entropy", "mean_squared_error", or a function as in :mod:`daskconv.nn.losses`.
+    optimizer : Optimizer
+    plan : str or Plan
+        "data": images are split over logical shards.
+    transport : {"auto", "local", "dask", "mpi"}
+        Threads of this process, tasks of the client's workers, or one long task a worker with gradients
+        exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
+    method : str or mapping
+        Algorithm of all convolutions, or of those that are named.
+    client : distributed.Client, optional
+        The active one when not given.
+    seed : int
+        Of weights, shuffling and dropout.
+    shards : int, optional
+        Logical shards S, a constant of the plan and never the number of workers; 4 when not given.
+    preprocess : str or Normalize, optional
+        "mean_image", "standardize", "unit" or a Normalize; saved with the model.
+    metrics : sequence of str or Metric
+        "accuracy", "top5", "confusion_matrix" or your own.
+    trainable : sequence of str, optional
+        Patterns of the parameters to train, such as "dense*"; all when not given.
+    class_names : sequence of str
+        Saved with the model.
+    threads : int, optional
+        Threads of each worker, or of this process.
+
+    Examples
+    --------
+    >>> import daskconv
+    >>> digits = daskconv.datasets.load("digits")
+    >>> trainer = daskconv.Trainer("lenet", optimizer=daskconv.SGD(0.02, momentum=0.9), preprocess="standardize")
+    >>> history = trainer.fit(digits.x_train, digits.y_train, epochs=2, batch_size=50, progress=False)
+    >>> trainer.evaluate(digits.x_test, digits.y_test)["accuracy"] > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        net: Network | Model | str,
+        *,
+        loss: str | Loss = "softmax_cross_entropy",
+        optimizer: Optimizer | None = None,
+        plan: str | Plan = "data",
+        transport: str = "auto",
+        method: str | Mapping[str, str] = "auto",
+        client: Any = None,
+        seed: int = 0,
+        shards: int | None = None,
+        preprocess: str | Normalize | None = None,
+        metrics: Sequence[str | Metric] = ("accuracy",),
+        trainable: Sequence[str] | None = None,
+        class_names: Sequence[str] = (),
+        threads: int | None = None,
+    ) -> None:
+        self._model = net if isinstance(net, Model) else None
+        if isinstance(net, Model):
+            self.network: Network = net.network
+            preprocess = preprocess or net.preprocess
+            class_names = class_names or net.class_names
+        else:
+            self.network = zoo.build(net, len(class_names) or 10) if isinstance(net, str) else net
+        self.loss = resolve_loss(loss)
+        self.optimizer = optimizer or SGD(1e-3, momentum=0.9)
+        self.plan = resolve_plan(plan, shards)
+        self.transport, self.client = transport, client
+        check_transport(transport)
+        self.method, self.seed = method, _check_seed(seed)
+        self.threads = None if threads is None else check_threads(threads)
+        self.preprocess = preprocess
+        self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
+        self.class_names = tuple(class_names)
+        self.history = History()
+        self.position = Position()
+        self.shard_owners: dict[str, list[int]] = {}
+        self._state: TrainState | None = None
+        self._stop = StopRequest()
+        self._options: dict[str, Any] = {}
+
+    @property
+    def model(self) -> Model:
+        """The network with its current parameters."""
+        if self._model is None:
+            raise InputError("There is no model yet: call fit() first.")
+        return self._model
+
+    def program(self, input_shape: tuple[int, int, int], batch_size: int) -> Program:
+        """Return the Program of one training step.
+
+        Parameters
+        ----------
+        input_shape : (h, w, c)
+        batch_size : int
+        """
+        return partition(
+            self.network,
+            self.plan,
+            input_shape=input_shape,
+            batch_size=batch_size,
+            method=self.method,
+            loss=self.loss,
+            metrics=self.metrics,
+            optimizer=self.optimizer,
+            trainable=self.trainable,
+            seed=self.seed,
+        )
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        epochs: int = 1,
+        batch_size: int = 100,
+        validation_data: tuple[Any, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+        sample_weight: Any = None,
+        progress: bool = True,
+    ) -> History:
+        """Train until ``epochs`` epochs are done, counted from the first one that this trainer, or its checkpoint, ran.
+
+        Parameters
+        ----------
+        x : array (n, h, w, c)
+            uint8 or float images; NumPy or Dask.
+        y : array (n,)
+            Classes, or targets (n, ...) of another loss.
+        epochs, batch_size : int
+            The last batch of an epoch may be short.
+        validation_data : (x, y), optional
+            Evaluated after each epoch.
+        callbacks : sequence of function
+            Called as ``callback(trainer, logs)`` after each epoch; ``trainer.stop()`` ends training.
+        sample_weight : array (n,), optional
+        progress : bool
+            A bar on a terminal, a line an epoch elsewhere.
+
+        Raises
+        ------
+        InputError
+            Where data and network do not fit, before anything is trained.
+        Interrupted
+            After Ctrl-C or SIGTERM; the last full step is kept, and ``fit`` goes on from it.
+        """
+        x = as_images(x, "x")
+        program = self._check_fit(x, batch_size, epochs)
+        train = self._data(x, y, "x", sample_weight, batch_size)
+        data = {"train": train}
+        if validation_data is not None:
+            if len(validation_data) != 2:
+                raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
+            data["validation"] = self._data(*validation_data, "validation x", shape=train.shape)
+        self._options = self._check_options(program, len(train), epochs)
+        name, client = select(self.transport, self.client)
+        self._begin(program, x)
+        for item in data.values():
+            item.normalize = self.model.preprocess
+        self._stop = StopRequest()
+        shown = progress_for(epochs, program, progress)
+        with shown, events.listening(shown.step), catching(self._stop):
+            transport = open_transport(name, client, program, self._require_state(), data, self.threads)
+            steps = -(-len(train) // batch_size)
+            try:
+                self._run(transport, program, steps, epochs, callbacks, shown.epoch)
+            finally:
+                self._close(transport, steps)
+        if self._stop.signal is not None:
+            raise Interrupted(
+                f"Training stopped on {self._stop.signal.name} after {self.position.epoch} epochs and "
+                f"{self.position.step} steps: the last full step is kept.",
+                self._stop.signal,
+            )
+        return self.history
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, Any]:
+        """Return the loss and the metrics over a data set, such as ``{"loss": ..., "accuracy": ...}``.
+
+        Parameters
+        ----------
+        x : array (n, h, w, c)
+        y : array (n,)
+        """
+        model = self.model
+        data = {"evaluate": self._data(x, y, "x", shape=model.input_shape or None)}
+        data["evaluate"].normalize = model.preprocess
+        program = self.program(data["evaluate"].shape, batch_size=1)
+        name, client = select(self.transport, self.client)
+        transport = open_transport(name, client, program, TrainState(model.params, {}), data, self.threads)
+        try:
+            return program.results(transport.evaluate("evaluate"))
+        finally:
+            transport.close()
+
+    def predict(self, x: Any) -> Any:
+        """Return the network's output; a lazy Dask array when ``x`` is one, else NumPy."""
+        return self.model.predict(x)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The batch size that training began with, or None before."""
+        return self._options.get("batch_size")
+
+    def stop(self) -> None:
+        """End training once the steps that run are done; for callbacks."""
+        self._stop.asked = True
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model and all that training needs to go on to the same bits; :func:`daskconv.load` reads it too."""
+        state = self._require_state()
+        write_checkpoint(path, Checkpoint(self.model, state, self.history.epochs, self._options))
+
+    def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
+        """Go on from a file that :meth:`save` wrote; the next ``fit`` has to have the same options and data.
+
+        Parameters
+        ----------
+        checkpoint : str, path or Checkpoint
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint)
+        if checkpoint.model.network != self.network:
+            raise InputError(
+                f"The checkpoint holds {checkpoint.model.network.name} with other layers than "
+                f"{self.network.name}: give the network it was trained with."
+            )
+        self._model, self._state = checkpoint.model, checkpoint.state
+        self.preprocess, self.class_names = checkpoint.model.preprocess, checkpoint.model.class_names
+        self.position, self._options = checkpoint.state.position, checkpoint.options
+        self.history = History(list(checkpoint.history))
+        return self
+
+    def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
+        """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
+        for name, value in (("batch_size", batch_size), ("epochs", epochs)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}: give an int of at least 1.")
+        if batch_size > len(x):
+            raise InputError(f"batch_size is {batch_size} but there are {len(x)} images: use at most that.")
+        if epochs <= self.position.epoch:
+            raise InputError(
+                f"epochs is {epochs} but {self.position.epoch} are done: give the total to reach."
+            )
+        shape = image_shape(x)
+        if self._model is not None and self._model.input_shape not in ((), shape):
+            raise InputError(f"The images are {shape} but training began with {self._model.input_shape}.")
+        return self.program(shape, batch_size)
+
+    def _begin(self, program: Program, x: Any) -> None:
+        """Fit the normalisation and make the first state, unless training goes on."""
+        if self._state is not None:
+            return
+        start = self._model
+        fitted = Normalize.of(self.preprocess, x)
+        params = start.params if start else self.network.init(self.seed, program.input_shape)
+        params = {name: array.copy() for name, array in params.items()}
+        trained = {name: params[name] for name in program.trainable}
+        self._model = Model(self.network, params, {}, fitted, self.class_names, program.input_shape)
+        self._state = TrainState(params, self.optimizer.init(trained))
+
+    def _data(
+        self,
+        x: Any,
+        y: Any,
+        name: str,
+        sample_weight: Any = None,
+        batch_size: int = 1,
+        shape: tuple[int, ...] | None = None,
+    ) -> ArrayData:
+        """Return checked data; ``shape`` is that of the images it has to have."""
+        x, y = as_images(x, name), as_array(y)
+        if shape not in (None, image_shape(x)):
+            raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
+        if takes_classes(self.loss, y):
+            check_classes(y, self.network.output_shape(image_shape(x))[-1], name.replace("x", "y"))
+        return ArrayData(x, y, sample_weight, batch_size=batch_size, seed=self.seed, name=name)
+
+    def _check_options(self, program: Program, images: int, epochs: int) -> dict[str, Any]:
+        """Return what fixes the bits; refuse to go on with anything else than before."""
+        options = {
+            "loss": getattr(self.loss, "__name__", repr(self.loss)),
+            "optimizer": self.optimizer,
+            "batch_size": program.batch_size,
+            "shards": program.shards,
+            "seed": self.seed,
+            "images": images,
+            "method": self.method,
+            "methods": program.methods,
+            "metrics": self.metrics,
+            "trainable": program.trainable,
+        }
+        for name, value in options.items():
+            if name in self._options and self._options[name] != value:
+                raise InputError(
+                    f"Training began with {name} {self._options[name]} and would go on with {value}: "
+                    "keep it, or start a new Trainer from the model."
+                )
+        return options | {"epochs": epochs}
+
+    def _run(
+        self,
+        transport: Transport,
+        program: Program,
+        steps: int,
+        epochs: int,
+        callbacks: Sequence[Callback],
+        show: Callable[[dict[str, Any]], None],
+    ) -> None:
+        epoch, before = self.position.epoch, self.position
+        while epoch < epochs and not self._stop():
+            started = monotonic()
+            position = transport.run_epoch(epoch, self._stop)
+            if position.step < steps:
+                return
+            seconds = monotonic() - started
+            images = float(position.sums[2]) - (float(before.sums[2]) if before.sums.size else 0.0)
+            logs = {"epoch": epoch + 1, **program.results(position.sums)}
+            if "validation" in transport.data:
+                results = program.results(transport.evaluate("validation"))
+                logs |= {f"val_{name}": value for name, value in results.items()}
+            logs |= {
+                "learning_rate": program.rate(epoch, 0, 1),
+                "seconds": seconds,
+                "images_per_second": images / seconds,
+            }
+            self.history.epochs.append(logs)
+            show(logs)
+            epoch, before = epoch + 1, Position(epoch + 1)
+            if callbacks:
+                self._keep(transport.state(), steps)
+                for callback in callbacks:
+                    callback(self, logs)
+
+    def _close(self, transport: Transport, steps: int) -> None:
+        """Take back the state, after a failure the newest good one, and let the transport go."""
+        try:
+            self._keep(transport.state(), steps)
+            self.shard_owners = transport.owners()
+        finally:
+            transport.close()
+
+    def _keep(self, state: TrainState, steps: int) -> None:
+        """Make the state, and the position that belongs to it, the trainer's own."""
+        if state.position.step == steps:
+            state = replace(state, position=Position(state.position.epoch + 1))
+        self._state, self.position, model = state, state.position, self.model
+        self._model = Model(
+            self.network, state.params, {}, model.preprocess, self.class_names, model.input_shape
+        )
+
+    def _require_state(self) -> TrainState:
+        if self._state is None:
+            raise InputError("There is nothing to save yet: call fit() first.")
+        return self._state
+
+
+def _check_seed(seed: int) -> int:
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: give an int of at least 0 and below 2**63.")
+    return seed
