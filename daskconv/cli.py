@@ -1,0 +1,292 @@
+"""The ``daskconv`` command: train, evaluate, predict, info. The same lines run under mpiexec."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from daskconv import __version__
+from daskconv.errors import DaskconvError, DataError, InputError, Interrupted, WorkerError
+
+# What the bits depend on: a checkpoint fixes it.
+_FIXED = {
+    *("net", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
+    *("batch_size", "normalize", "method", "plan", "shards", "seed"),
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="daskconv")
+def main_group() -> None:
+    """Train and run convolutional neural networks on CPU clusters, from Dask arrays."""
+
+
+@main_group.command()
+@click.option(
+    "--data", required=True, help="digits, cifar10, FILE.npz, FOLDER of classes, FILE.zarr or archive."
+)
+@click.option("--net", default="lenet", show_default=True, help="lenet, mnist_cnn or cifar10_quick.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
+@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True)
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option(
+    "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
+)
+@click.option("--schedule", type=click.Choice(["constant", "step", "cosine"]), default="constant", show_default=True,
+              help="step: a tenth after four fifths of the epochs.")  # fmt: skip
+@click.option(
+    "--warmup", type=click.FloatRange(0), default=0.0, show_default=True, help="Epochs of linear rise."
+)
+@click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
+              help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
+@click.option("--method", default="auto", show_default=True, help="auto, direct, lowering or pipelined.")
+@click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
+@click.option(
+    "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
+)
+@click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
+@click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--save", type=click.Path(), help="Write the trained model here.")
+@click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
+@click.pass_context
+def train(context: click.Context, **options: Any) -> None:
+    r"""Train a network.
+
+    \b
+    daskconv train --data digits --epochs 10 --save digits.safetensors
+    mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001
+    daskconv train --data digits --resume digits.safetensors --epochs 20
+    """
+    from daskconv.launch.start import start
+
+    given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    with start(_transport(options), workers=options["workers"], threads=options["threads"]):
+        _train(options, given)
+
+
+def _transport(options: dict[str, Any]) -> str:
+    """Return the transport; "auto" stays on this process's threads unless workers are asked for."""
+    from daskconv.run.mpi import launcher_ranks
+
+    if options["transport"] == "auto" and options["workers"] is None and not launcher_ranks():
+        return "local"
+    return options["transport"]
+
+
+def _train(options: dict[str, Any], given: set[str]) -> None:
+    from daskconv import datasets
+    from daskconv.train.files import check_writable, load_checkpoint
+
+    target = options["save"] or options["resume"]
+    if target:
+        check_writable(target)
+    checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
+    if checkpoint is not None:
+        fixed = sorted(f"--{name.replace('_', '-')}" for name in given & _FIXED)
+        if fixed:
+            raise InputError(
+                f"{', '.join(fixed)}: the checkpoint fixes these, so leave them out with --resume."
+            )
+        options |= {"epochs": options["epochs"] or checkpoint.options["epochs"]}
+    options["epochs"] = options["epochs"] or 10
+    data = datasets.load(options["data"])
+    trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
+    _fit(trainer, data, options, target)
+
+
+def _trainer(options: dict[str, Any], data: Any) -> Any:
+    from daskconv.nn import zoo
+    from daskconv.train.optim import SGD
+    from daskconv.train.trainer import Trainer
+
+    net = zoo.build(options["net"], len(data.class_names) or int(data.y_train.max()) + 1)
+    return Trainer(
+        net,
+        optimizer=SGD(
+            _schedule(options),
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+            multipliers={"*.bias": options["bias_lr"]},
+        ),
+        plan=options["plan"],
+        transport=_transport(options),
+        method=options["method"],
+        seed=options["seed"],
+        shards=options["shards"],
+        preprocess=options["normalize"] or zoo.PREPROCESS[options["net"]],
+        class_names=data.class_names,
+        threads=options["threads"],
+    )
+
+
+def _schedule(options: dict[str, Any]) -> Any:
+    from daskconv.train.schedule import ConstantRate, CosineRate, StepRate, WarmUp
+
+    rate, epochs = options["lr"], options["epochs"]
+    schedule = {
+        "constant": ConstantRate(rate),
+        "step": StepRate(rate, (0.8 * epochs,)),
+        "cosine": CosineRate(rate, epochs),
+    }[options["schedule"]]
+    return WarmUp(options["warmup"], schedule) if options["warmup"] else schedule
+
+
+def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
+    from daskconv.train.trainer import Trainer
+
+    saved = checkpoint.options
+    trainer = Trainer(
+        checkpoint.model.network,
+        loss=saved["loss"],
+        optimizer=saved["optimizer"],
+        transport=_transport(options),
+        method=saved["method"],
+        seed=saved["seed"],
+        shards=saved["shards"],
+        metrics=saved["metrics"],
+        trainable=saved["trainable"],
+        class_names=checkpoint.model.class_names,
+        threads=options["threads"],
+    )
+    return trainer.resume(checkpoint)
+
+
+def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -> None:
+    validation = None if data.x_test is None else (data.x_test, data.y_test)
+    try:
+        trainer.fit(
+            data.x_train,
+            data.y_train,
+            epochs=options["epochs"],
+            batch_size=trainer.batch_size or options["batch_size"],
+            validation_data=validation,
+        )
+    except Interrupted as stopped:
+        path = target or "daskconv-interrupted.safetensors"
+        trainer.save(path)
+        again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
+        click.echo(f"{stopped} Go on with: {again}")
+        sys.exit(128 + int(stopped.signal or signal.SIGINT))
+    except WorkerError:
+        if target and trainer.position.epoch:
+            trainer.save(target)
+            click.echo(f"The weights from before the failure are in {target}.", err=True)
+        raise
+    if validation is not None:
+        click.echo(f"test accuracy {trainer.history['val_accuracy'][-1]:.2%} of {len(data.y_test):,} images")
+    if target:
+        trainer.save(target)
+        click.echo(f"saved {target}")
+
+
+@main_group.command()
+@click.argument("model", type=click.Path())
+@click.argument("data")
+@click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
+def evaluate(model: str, data: str, threads: int | None) -> None:
+    """Print loss and accuracy of MODEL on DATA: its test images, or all where it has none."""
+    from daskconv import datasets
+    from daskconv.train.files import load
+    from daskconv.train.trainer import Trainer
+
+    loaded = load(model)
+    images, targets = _held_out(datasets.load(data))
+    results = Trainer(loaded, transport="local", threads=threads).evaluate(images, targets)
+    click.echo(f"loss {results['loss']:.4f}  accuracy {results['accuracy']:.2%} of {len(targets):,} images")
+
+
+@main_group.command()
+@click.argument("model", type=click.Path())
+@click.argument("data")
+@click.option(
+    "--out", type=click.Path(), required=True, help="FILE.csv (a line an image) or FILE.npz (scores)."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
+def predict(model: str, data: str, out: str, threads: int | None) -> None:
+    """Write what MODEL says of each image of DATA.
+
+    DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy.
+    """
+    import dask
+    import numpy as np
+
+    from daskconv.nn.losses import softmax
+    from daskconv.train.files import check_writable, load
+
+    if Path(out).suffix not in (".csv", ".npz"):
+        raise InputError(f"--out is {out}: give a file that ends in .csv or .npz.")
+    check_writable(out)
+    loaded = load(model)
+    with dask.config.set({"daskconv.threads": threads} if threads else {}):
+        scores = np.asarray(loaded.predict(_images(data)))
+    if Path(out).suffix == ".npz":
+        np.savez(out, scores=scores, classes=scores.argmax(1), class_names=np.array(loaded.class_names))
+    else:
+        _write_csv(out, softmax(scores), loaded.class_names)
+    click.echo(f"wrote {len(scores):,} predictions to {out}")
+
+
+def _write_csv(out: str, probabilities: Any, names: tuple[str, ...]) -> None:
+    with open(out, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", "name", "probability"])
+        for image, row in enumerate(probabilities):
+            best = int(row.argmax())
+            writer.writerow([image, best, names[best] if names else "", f"{row[best]:.6f}"])
+
+
+def _held_out(data: Any) -> tuple[Any, Any]:
+    if data.x_test is None:
+        return data.x_train, data.y_train
+    return data.x_test, data.y_test
+
+
+def _images(path: str) -> Any:
+    import numpy as np
+
+    from daskconv import datasets
+
+    if Path(path).suffix != ".npy":
+        return _held_out(datasets.load(path))[0]
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an array ({error}).") from None
+
+
+@main_group.command()
+def info() -> None:
+    """Print versions, processor, BLAS, threads and MPI, for a bug report."""
+    from daskconv.launch.info import facts
+
+    for name, fact in facts().items():
+        click.echo(f"{name:<12} {fact}")
+
+
+def main() -> None:
+    """Run the command; one sentence and exit code 2 for what the user can mend."""
+    from daskconv.run.mpi import launcher_rank, launcher_ranks
+
+    if launcher_ranks() > 1 and launcher_rank() not in (None, 1):
+        # Every rank parses the same line: one of them complains.
+        click.exceptions.UsageError.show = lambda self, file=None: None  # type: ignore[method-assign]
+    try:
+        main_group(prog_name="daskconv")
+    except DaskconvError as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Facts about this machine and installation, for ``daskconv info`` and bug reports."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from daskconv.graph.threads import cores
+from daskconv.run.mpi import launcher_ranks
+
+_PACKAGES = (
+    "daskconv",
+    "dask",
+    "distributed",
+    "dask-mpi",
+    "mpi4py",
+    "numpy",
+    "numba",
+    "numexpr",
+    "bokeh",
+    "zarr",
+)
+
+
+def facts() -> dict[str, str]:
+    """Return named facts, each in a few words."""
+    import numba
+    import numexpr
+
+    return {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        "cpu": f"{_cpu()}, {len(cores())} cores for this process",
+        "blas": _blas(),
+        "threads": f"numba {numba.get_num_threads()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
+        "mpi": _mpi(),
+        "executable": sys.executable,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _blas() -> str:
+    import numpy  # noqa: F401 (the library has to be loaded to be seen)
+    from threadpoolctl import threadpool_info
+
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    return "; ".join(
+        f"{i['internal_api']} {i['version']} ({i.get('architecture', 'unknown')}), {i['num_threads']} threads"
+        for i in found
+    )
+
+
+def _configured() -> str:
+    import dask
+
+    return str(dask.config.get("daskconv.threads", "as many as cores"))
+
+
+def _mpi() -> str:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return f"none ({error})"
+    library = MPI.Get_library_version().split("\n")[0].strip("\x00 ")
+    return f"{library}, launched with {launcher_ranks() or 'no'} ranks"

@@ -1,0 +1,144 @@
+"""The ranks of an MPI job as a Dask cluster: 0 is the scheduler, 1 the script, the others are workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from daskconv.errors import DaskconvError, InputError
+
+SCRIPT = 1
+# Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
+_GRACE, _PATIENCE = 10.0, 60.0
+
+
+@contextmanager
+def mpi_client(ranks: int, dashboard_address: str) -> Iterator[Any]:
+    """Yield a client on rank 1; the other ranks serve until it is done, and exit inside this call."""
+    if not ranks:
+        raise InputError(
+            "transport='mpi' needs an MPI launcher: start the script with mpiexec -n 3 or more, or srun."
+        )
+    try:
+        import dask_mpi
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"An MPI launcher started this script, but dask-mpi or mpi4py cannot be used ({error}): "
+            "pip install daskconv[mpi] for the site's MPI, or daskconv[mpich]."
+        ) from None
+    comm = MPI.COMM_WORLD
+    _check_size(comm, ranks)
+    neighbours = comm.Split_type(MPI.COMM_TYPE_SHARED).size
+    if comm.rank != SCRIPT:
+        # The launcher hands Ctrl-C and SIGTERM to every rank; the script's rank alone decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _serve(dask_mpi, comm, neighbours, dashboard_address)
+    dask_mpi.initialize(exit=False)
+    yield from _script(comm)
+
+
+def _check_size(comm: Any, ranks: int) -> None:
+    if comm.size >= 3:
+        return
+    if comm.size == 1 and ranks > 1:
+        raise InputError(
+            f"The launcher has {ranks} ranks but mpi4py sees 1: the launcher and mpi4py belong to different MPIs; "
+            "use the mpiexec of the MPI that mpi4py runs on."
+        )
+    if comm.rank == 0:
+        raise InputError(
+            f"The launcher started {comm.size} ranks but at least 3 are needed (scheduler, script, workers): "
+            "use mpiexec -n 4."
+        )
+    sys.exit(2)
+
+
+def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) -> None:
+    """Be the scheduler or a worker until the script is done, then exit; ``neighbours`` ranks share this host."""
+    from daskconv.launch.affinity import cap_threads, host_memory
+    from daskconv.launch.quiet import mute
+
+    cap_threads()
+    mute()
+    dask_mpi.initialize(
+        nthreads=1,
+        memory_limit=host_memory() // neighbours,
+        dashboard_address=dashboard_address,
+        worker_class="distributed.Worker",
+        exit=False,
+    )
+    while any(thread.name.startswith("Dask-Default-Threads") for thread in threading.enumerate()):
+        # A task still waits for a peer. MPI's own end would crash on that; the script's rank aborts the job.
+        time.sleep(0.1)
+    _leave(comm)
+    sys.exit(0)
+
+
+def _script(comm: Any) -> Iterator[Any]:
+    from distributed import Client
+
+    from daskconv.launch.quiet import quiet_shutdown
+
+    with quiet_shutdown():
+        client = Client()
+        try:
+            client.wait_for_workers(comm.size - 2)
+            yield client
+        except BaseException as error:
+            _say(error)
+            _end(client, comm, _GRACE)
+            raise SystemExit(_code(error)) from None
+        _end(client, comm, _PATIENCE)
+
+
+def _end(client: Any, comm: Any, seconds: float) -> None:
+    """Close the cluster and wait for the other ranks; abort the job where one does not come in time."""
+    _abort_after(seconds, comm)
+    client.shutdown()
+    client.close()
+    _leave(comm)
+
+
+def _leave(comm: Any) -> None:
+    """Wait, without spinning, until all ranks are about to end."""
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(0.01)
+
+
+def _say(error: BaseException) -> None:
+    """Print one sentence for what daskconv says, the traceback for everything else."""
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr, flush=True)
+    elif isinstance(error, DaskconvError):
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    return 2 if isinstance(error, DaskconvError) else 1
+
+
+def _abort_after(seconds: float, comm: Any) -> None:
+    """Abort the job unless this process has ended by then: a peer may wait for one that failed."""
+
+    def abort() -> None:
+        time.sleep(seconds)
+        print("The other ranks did not end in time: the job is aborted.", file=sys.stderr, flush=True)
+        comm.Abort(1)
+        os._exit(1)
+
+    threading.Thread(target=abort, daemon=True).start()

@@ -1,0 +1,50 @@
+"""Keep Dask's chatter out of what a user sees: its tasks' errors reach the script, which says them once."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CHATTER = ("CommClosed", "Stream is closed", "StreamClosed", "Connection to", "heartbeat", "Compute Failed")
+
+
+class _DropChatter(logging.Filter):
+    """Closing connections at the end of a job, and tracebacks of tasks whose error the script raises."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record says anything new."""
+        error = record.exc_info[1] if record.exc_info else None
+        said = f"{record.getMessage()} {type(error).__name__} {error}"
+        return not any(words in said for words in _CHATTER)
+
+
+def mute() -> None:
+    """Silence this process's distributed loggers below warnings, and chatter above."""
+    import distributed  # noqa: F401 (sets up the handlers and levels)
+
+    # The line that start() prints names the port that was taken instead.
+    warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    for handler in _handlers():
+        if not any(isinstance(other, _DropChatter) for other in handler.filters):
+            handler.addFilter(_DropChatter())
+
+
+@contextmanager
+def quiet_shutdown() -> Iterator[None]:
+    """Be mute while the context is open."""
+    level = logging.getLogger("distributed").level
+    mute()
+    try:
+        yield
+    finally:
+        logging.getLogger("distributed").setLevel(level)
+        for handler in _handlers():
+            for quiet in [other for other in handler.filters if isinstance(other, _DropChatter)]:
+                handler.removeFilter(quiet)
+
+
+def _handlers() -> list[logging.Handler]:
+    return [*logging.getLogger("distributed").handlers, *logging.getLogger("tornado").handlers]

@@ -1,0 +1,174 @@
+"""start(): find or start the workers, cap and pin their threads, say where the page is, and end quietly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import dask
+
+from daskconv.errors import InputError
+from daskconv.graph.threads import check_threads, cores
+from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
+from daskconv.launch.guard import check_main_guard
+from daskconv.launch.quiet import mute, quiet_shutdown
+from daskconv.run.mpi import launcher_ranks
+from daskconv.run.select import active_client, check_transport
+
+
+@contextmanager
+def start(
+    transport: str = "auto",
+    *,
+    workers: int | None = None,
+    threads: int | None = None,
+    pinned: bool = True,
+    dashboard_address: str = "127.0.0.1:8787",
+) -> Iterator[Any]:
+    """Start or find the cluster that a script runs on; its first line, wherever it runs.
+
+    Under an MPI launcher (mpiexec, srun) rank 0 becomes the scheduler, ranks from 2 become workers, and
+    rank 1 goes on with the script. Elsewhere an active client is used, or else a LocalCluster is started.
+    BLAS, numexpr and Numba are capped to one thread on every worker, and one line says what runs where.
+
+    Parameters
+    ----------
+    transport : {"auto", "local", "dask", "mpi"}
+        "local" starts nothing and yields None.
+    workers : int, optional
+        Processes of a LocalCluster; one for each core, at most 4, when not given.
+    threads : int, optional
+        Threads of each worker; the cores divided by the workers when not given.
+    pinned : bool
+        Pin each worker to cores of its own where its host has enough of them.
+    dashboard_address : str
+        Where the page listens: this host only, unless asked otherwise.
+
+    Yields
+    ------
+    distributed.Client or None
+
+    Raises
+    ------
+    InputError
+        With fewer than 3 MPI ranks, without mpi4py under a launcher, or without a main guard.
+
+    Examples
+    --------
+    >>> import daskconv
+    >>> with daskconv.start(transport="local") as client:
+    ...     print(client)
+    daskconv: local, 1 process x ... page: none
+    None
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} is {value!r}: give an int of at least 1.")
+    check_transport(transport)
+    ranks = launcher_ranks()
+    with ExitStack() as stack:
+        if threads:
+            stack.enter_context(dask.config.set({"daskconv.threads": threads}))
+        if transport == "local":
+            _say_local(ranks)
+            yield None
+        elif ranks or transport == "mpi":
+            from daskconv.launch.mpi import mpi_client
+
+            client = stack.enter_context(mpi_client(ranks, dashboard_address))
+            yield stack.enter_context(
+                prepared(client, "mpi" if transport == "auto" else transport, threads, pinned)
+            )
+        elif (client := active_client()) is not None:
+            yield stack.enter_context(prepared(client, "dask", threads, pinned=False))
+        else:
+            client = stack.enter_context(_local_cluster(workers, threads, dashboard_address))
+            yield stack.enter_context(prepared(client, "dask", threads, pinned))
+
+
+def _say_local(ranks: int) -> None:
+    if ranks > 1:
+        raise InputError(
+            f"transport='local' under a launcher of {ranks} ranks would run {ranks} times: use transport='mpi', "
+            "or start the script without the launcher."
+        )
+    count = dask.config.get("daskconv.threads", None) or len(cores())
+    print(f"daskconv: local, 1 process x {_plural(count, 'thread')}, page: none", flush=True)
+
+
+@contextmanager
+def _local_cluster(workers: int | None, threads: int | None, dashboard_address: str) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    check_main_guard()
+    count = workers or max(1, min(4, len(cores()) // (threads or 1)))
+    environ = dask.config.get("distributed.nanny.pre-spawn-environ", {}) | ONE_THREAD_ENVIRON
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
+        quiet_shutdown(),
+        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=dashboard_address) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> Iterator[Any]:
+    """Cap and pin the client's workers, print the one line, and yield the client."""
+    from daskconv.run.dask import worker_addresses
+
+    client.run(cap_threads)
+    client.run(mute)
+    info = client.scheduler_info(n_workers=-1)
+    allowed = client.run(cores)
+    workers = {
+        address: {"host": info["workers"][address]["host"], "cores": allowed[address]}
+        for address in worker_addresses(client)
+    }
+    count = threads or dask.config.get("daskconv.threads", None) or _share_of_cores(workers)
+    pins = plan_pinning(workers, count) if pinned else {}
+    for address, to in pins.items():
+        client.run(pin, to, workers=[address])
+    where = " | ".join(_ranges(to) for to in pins.values()) if len(pins) <= 8 else "each its own cores"
+    print(
+        f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
+        f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info)}",
+        flush=True,
+    )
+    with dask.config.set({"daskconv.threads": count}):
+        yield client
+
+
+def page_address(info: dict[str, Any]) -> str:
+    """Return the address of the scheduler's page; on another host, with how to get there."""
+    port = info.get("services", {}).get("dashboard")
+    if not port:
+        return "none"
+    host = info["address"].rpartition("://")[2].rpartition(":")[0]
+    here = {"127.0.0.1", "localhost", *_own_addresses()}
+    tunnel = "" if host in here else f" after ssh -L {port}:127.0.0.1:{port} {host}"
+    return f"http://127.0.0.1:{port}/status{tunnel}"
+
+
+def _own_addresses() -> set[str]:
+    from distributed.utils import get_ip
+
+    return {get_ip()}
+
+
+def _share_of_cores(workers: dict[str, dict[str, Any]]) -> int:
+    hosts = [worker["host"] for worker in workers.values()]
+    return check_threads(
+        max(1, min(len(worker["cores"]) // hosts.count(worker["host"]) for worker in workers.values()))
+    )
+
+
+def _ranges(numbers: list[int]) -> str:
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ",".join(map(str, numbers))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
