@@ -1,0 +1,92 @@
+"""Every experiment runs in its quick mode and leaves no figure out."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+OPTIONS = {
+    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2"],
+    "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
+    "conv_methods.py": ["--threads", "2"],
+    "layer_share.py": [],
+}
+PICTURES = {"cifar10_quick.py", "conv_methods.py", "layer_share.py"}
+
+
+def empty_cells(value: Any, where: str = "") -> Iterator[str]:
+    """Where a JSON value holds nothing, or a number that is none."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            yield from empty_cells(item, f"{where}.{name}")
+    elif value in (None, "", {}, []) or (isinstance(value, float) and not math.isfinite(value)):
+        yield where
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10's shape, a few images of it."""
+    generator = np.random.default_rng(0)
+    parts = {"train": 200, "test": 50}
+    arrays = {f"x_{part}": generator.integers(0, 256, (n, 32, 32, 3), np.uint8) for part, n in parts.items()}
+    arrays |= {f"y_{part}": np.arange(n) % 10 for part, n in parts.items()}
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize("script", OPTIONS)
+def test_quick_run(script: str, tiny: Path, tmp_path: Path) -> None:
+    if script == "bench_train.py" and find_spec("torch") is None:
+        pytest.skip("bench_train.py compares with PyTorch, which is missing: pip install 'daskconv[bench]'")
+    command = [sys.executable, str(WORKFLOWS / script), "--quick", "--json", "out.json", *OPTIONS[script]]
+    command += ["--png", "out.png"] if script in PICTURES else []
+    command += ["--data", str(tiny)] if script == "cifar10_quick.py" else []
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert figures["machine"]["cpu"] and figures["machine"]["threads"]
+    assert list(empty_cells(figures)) == []
+    assert script not in PICTURES or (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_every_experiment_is_tried_and_listed() -> None:
+    scripts = {path.name for path in WORKFLOWS.glob("[!_]*.py")}
+    assert scripts == set(OPTIONS)
+    text = (WORKFLOWS / "README.md").read_text()
+    assert [script for script in sorted(scripts) if f"`{script}`" not in text] == []
+
+
+def test_empty_cells_are_seen() -> None:
+    assert list(empty_cells({"a": [1.0, None], "b": {}, "c": math.nan, "d": 0})) == [".a.1", ".b", ".c"]
+
+
+def test_a_stopwatch_counts_own_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKFLOWS))
+    import _training
+
+    clock = iter([0.0, 1.0, 3.0, 7.0])
+    monkeypatch.setattr(_training, "perf_counter", lambda: next(clock))
+    watch = _training.Stopwatch()
+    inner = watch.timed("inner", lambda: None)
+    watch.timed("outer", inner)()
+    assert watch.spent == {"inner": 2.0, "outer": 5.0}
+
+
+def test_alternate_turns_every_other_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKFLOWS))
+    from _measure import alternate
+
+    calls: list[str] = []
+    times = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    assert [len(seconds) for seconds in times.values()] == [2, 2]

@@ -1,0 +1,244 @@
+"""Whole training steps beside PyTorch: the same net, weights, batches and threads, in alternating runs.
+
+python workflows/bench_train.py --threads 1 2
+python workflows/bench_train.py --epoch --data cifar10.npz
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+from _measure import alternate, arguments, machine, ratios, show, show_machine, write_json
+from _training import DECAY, MOMENTUM, RATE, laps, local_run, random_images
+
+import daskconv
+from daskconv.graph.threads import available_threads
+from daskconv.kernels import lowering
+
+try:
+    import torch
+    from torch import nn
+except ImportError:
+    raise SystemExit("bench_train.py compares with PyTorch: pip install 'daskconv[bench]'.") from None
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+EPOCH_IMAGES = 50_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A net in both libraries; their layers with weights come in the same order."""
+
+    network: Callable[[], daskconv.Network]
+    module: Callable[[], nn.Module]
+    input_shape: tuple[int, int, int]
+    batch: int
+
+
+def torch_cifar10_quick() -> nn.Module:
+    def average() -> nn.Module:
+        return nn.AvgPool2d(3, stride=2, ceil_mode=True, count_include_pad=False)
+
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 5, padding=2),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 5, padding=2),
+        nn.ReLU(),
+        average(),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        average(),
+        nn.Flatten(),
+        nn.Linear(1024, 64),
+        nn.Linear(64, 10),
+    )
+
+
+CASES = {"cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100)}
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments("Time training steps of daskconv and PyTorch.")
+    everything = sorted({1, available_threads()})
+    parser.add_argument("--threads", type=int, nargs="+", default=everything, help="such as: 1 2")
+    parser.add_argument("--nets", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rounds", type=int, help="paired runs; 7, or 3 with --quick")
+    parser.add_argument("--steps", type=int, help="training steps of a run; 20, or 4 with --quick")
+    parser.add_argument("--epoch", action="store_true", help=f"also time an epoch of {EPOCH_IMAGES:,} images")
+    parser.add_argument("--data", metavar="FILE", help="the epoch's images, an .npz file; else random ones")
+    args = parser.parse_args()
+    args.rounds = args.rounds or (3 if args.quick else 7)
+    args.steps = args.steps or (4 if args.quick else 20)
+    return args
+
+
+def main() -> None:
+    args = parse()
+    figures: dict[str, list] = {"rows": [], "epochs": [], "profiles": []}
+    for name in args.nets:
+        for part, rows in compare(args, name, CASES[name]).items():
+            figures[part] += rows
+    print("ratio: the time of daskconv over that of PyTorch in its better layout, round by round.")
+    facts = machine(" and ".join(map(str, args.threads))) | {"rounds": args.rounds, "steps": args.steps}
+    show_machine(facts)
+    write_json(args.json, {"machine": facts} | {part: rows for part, rows in figures.items() if rows})
+
+
+def compare(args: argparse.Namespace, name: str, case: Case) -> dict[str, list]:
+    x, y = random_images(args.steps * case.batch, case.input_shape, 10)
+    check_same(case, x[: case.batch])
+    rows = [steps_row(name, x, y, threads, args.rounds) for threads in args.threads]
+    show(f"A training step of {name}, batch {case.batch}; medians of {args.rounds} rounds", rows)
+    parts = profile(name, x, y, args.rounds)
+    show("Where daskconv's time goes on 1 thread; share in %", parts)
+    found = {"rows": rows, "profiles": parts}
+    if args.epoch:
+        images = epoch_images(args.data, case)
+        found["epochs"] = [epoch_row(name, *images, threads) for threads in args.threads]
+        show(f"One epoch of {len(images[0]):,} images, one run", found["epochs"])
+    return found
+
+
+def steps_row(name: str, x: np.ndarray, y: np.ndarray, threads: int, rounds: int) -> dict[str, Any]:
+    """Return milliseconds a step, and the ratio to PyTorch in the layout that is faster here."""
+    steps = -(-len(x) // CASES[name].batch)
+    times = alternate(contestants(CASES[name], x, y, threads), rounds)
+    better = min(LAYOUTS, key=lambda layout: median(times[layout]))
+    ratio = ratios(times["daskconv"], times[better])
+    return {
+        "net": name,
+        "threads": threads,
+        **{f"{side}_ms": 1000 * median(seconds) / steps for side, seconds in times.items()},
+        "better_layout": better,
+        "ratio": ratio["median"],
+        "quartiles": f"{ratio['low']:.2f} to {ratio['high']:.2f}",
+        "range": f"{ratio['min']:.2f} to {ratio['max']:.2f}",
+    }
+
+
+def epoch_row(name: str, x: np.ndarray, y: np.ndarray, threads: int) -> dict[str, Any]:
+    times = alternate(contestants(CASES[name], x, y, threads), 1, warm_up=False)
+    better = min(times[layout][0] for layout in LAYOUTS)
+    row: dict[str, Any] = {"net": name, "threads": threads}
+    row |= {f"{side}_s": seconds[0] for side, seconds in times.items()}
+    return row | {"ratio": times["daskconv"][0] / better}
+
+
+def epoch_images(data: str | None, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    if data is None:
+        return random_images(EPOCH_IMAGES, case.input_shape, 10)
+    found = daskconv.datasets.load(data)
+    return found.x_train[:EPOCH_IMAGES], found.y_train[:EPOCH_IMAGES]
+
+
+def contestants(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> dict[str, Callable[[], Any]]:
+    """Return a function for each side that trains one epoch of x.
+
+    daskconv caps BLAS to one thread only while it runs, and PyTorch's pool sleeps meanwhile.
+    """
+    torch.set_num_threads(threads)
+    sides: dict[str, Callable[[], Any]] = {"daskconv": local_run(case.network(), x, y, case.batch, threads)}
+    return sides | {layout: torch_run(case, x, y, layout) for layout in LAYOUTS}
+
+
+def torch_run(case: Case, x: np.ndarray, y: np.ndarray, layout: str) -> Callable[[], Any]:
+    """Return PyTorch's epoch: images wait as uint8, in the layout that its convolutions read."""
+    module = case.module()
+    copy_weights(case, module)
+    module = module.to(memory_format=LAYOUTS[layout])
+    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=LAYOUTS[layout])
+    mean = torch.from_numpy(x.mean(0, dtype=np.float64).astype(np.float32)).permute(2, 0, 1)
+    optimizer = torch.optim.SGD(module.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    return partial(torch_epoch, module, optimizer, images, mean, torch.from_numpy(y), case.batch)
+
+
+def torch_epoch(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    mean: torch.Tensor,
+    y: torch.Tensor,
+    batch: int,
+) -> float:
+    total = 0.0
+    for indices in torch.randperm(len(images)).split(batch):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(module(images[indices].float().sub_(mean)), y[indices])
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(indices)
+    return total / len(images)
+
+
+def check_same(case: Case, x: np.ndarray) -> None:
+    """End where the two nets make different scores of the same weights: they would not be one net."""
+    network, module = case.network(), case.module()
+    copy_weights(case, module)
+    params, methods = network.init(0, case.input_shape), network.choose_methods(case.input_shape, "auto")
+    images = x.astype(np.float32) - 128
+    ours, _ = network.forward(params, images, daskconv.Context(), methods)
+    with torch.no_grad():
+        theirs = module(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    error = abs(ours - theirs).max() / abs(theirs).max()
+    if not error < 1e-4:
+        raise SystemExit(f"The nets differ: from the same weights, scores are {error:.1e} apart.")
+
+
+def copy_weights(case: Case, module: nn.Module) -> None:
+    """Give PyTorch daskconv's initial weights."""
+    network = case.network()
+    params = network.init(0, case.input_shape)
+    modules = (part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear))
+    with torch.no_grad():
+        for (name, weight), part in zip(_weights(network, params, case.input_shape), modules, strict=True):
+            part.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+            part.bias.copy_(torch.from_numpy(params[f"{name}.bias"]))
+
+
+def _weights(
+    network: daskconv.Network, params: dict[str, np.ndarray], input_shape: tuple[int, int, int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each layer's weights in PyTorch's order of axes: k c r s, and k c h w behind a Flatten."""
+    shapes = network.shapes(input_shape)
+    image: tuple[int, ...] = ()
+    for node in network.nodes:
+        if isinstance(node.layer, daskconv.Flatten):
+            image = shapes[node.inputs[0]]
+        if f"{node.name}.weight" not in params:
+            continue
+        weight = params[f"{node.name}.weight"]
+        if weight.ndim == 4:
+            yield node.name, weight.transpose(3, 2, 0, 1)
+            continue
+        units = weight.shape[1]
+        if image:
+            weight, image = weight.reshape(*image, units).transpose(2, 0, 1, 3).reshape(-1, units), ()
+        yield node.name, weight.T
+
+
+def profile(name: str, x: np.ndarray, y: np.ndarray, rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each part of daskconv's step, from extra runs on one thread with a stopwatch."""
+    case = CASES[name]
+    inside = ((lowering, "lower", "lowering"), (np, "matmul", "product"))
+    found = laps(case.network(), x, y, case.batch, 1, rounds, lambda node, _: _part(node), inside)
+    parts = {part: median(lap[part] for lap in found) for part in found[0]}
+    total = sum(parts.values())
+    rows = [{"net": name, "part": part, "ms": ms, "share": 100 * ms / total} for part, ms in parts.items()]
+    return sorted(rows, key=lambda row: -row["ms"])
+
+
+def _part(node: daskconv.Node) -> str:
+    if isinstance(node.layer, daskconv.Conv2D):
+        return "rest of convolutions"
+    if isinstance(node.layer, daskconv.MaxPool2D | daskconv.AvgPool2D):
+        return "pooling"
+    return "rest of dense" if isinstance(node.layer, daskconv.Dense) else "pointwise"
+
+
+if __name__ == "__main__":
+    main()

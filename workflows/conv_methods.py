@@ -1,0 +1,154 @@
+"""The three methods on the three convolutions of the slides' CIFAR-10 net, forward and backward.
+
+The slides: pipelined is at most 1.64x faster than plain lowering, and slower for backward on one CPU.
+
+    python workflows/conv_methods.py --png conv_methods.png
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
+
+from daskconv.geometry import Window
+from daskconv.graph import conv
+from daskconv.graph.choose import METHODS
+from daskconv.graph.threads import available_threads, check_threads, one_thread_each
+from daskconv.graph.timeline import overlap, record
+
+SLIDES_BEST = 1.64
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """A 5x5 convolution with same padding: images (h, w, c) to (h, w, k)."""
+
+    name: str
+    h: int
+    w: int
+    c: int
+    k: int
+
+    @property
+    def window(self) -> Window:
+        return Window.of(5, (self.h, self.w), padding="same")
+
+
+LAYERS = (
+    ConvLayer("conv1", 32, 32, 3, 32),
+    ConvLayer("conv2", 16, 16, 32, 32),
+    ConvLayer("conv3", 8, 8, 32, 64),
+)
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments("Time direct, lowering and pipelined on the three convolutions of cifar10_quick.")
+    parser.add_argument("--threads", type=int, default=available_threads(), help="the most threads to use")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw GFLOP/s at 1 and at most threads")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    plot = pyplot() if args.png else None
+    batch, rounds = (20, 3) if args.quick else (100, 9)
+    # Threads are daskconv's own; BLAS keeps to one in each, for every method alike.
+    with one_thread_each():
+        rows = [
+            measure(layer, way, run, flops, threads, rounds)
+            for threads in range(1, check_threads(args.threads) + 1)
+            for layer in LAYERS
+            for way, run, flops in passes(layer, batch)
+        ]
+    facts = machine(f"1 to {args.threads}") | {"batch": batch, "rounds": rounds}
+    show("GFLOP/s, medians", rows, notes(rows))
+    show_machine(facts)
+    figures = {"rows": rows, "best_speed_up": best(rows)["speed_up"], "slides_best_speed_up": SLIDES_BEST}
+    write_json(args.json, {"machine": facts, **figures})
+    if plot:
+        draw(plot, args.png, rows)
+
+
+def passes(layer: ConvLayer, batch: int) -> list[tuple[str, Callable[[str, int], Any], int]]:
+    """Return the passes of a layer: a name, a function of method and threads, and its nominal operations."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((batch, layer.h, layer.w, layer.c), np.float32)
+    w = generator.standard_normal((5, 5, layer.c, layer.k), np.float32)
+    dy = generator.standard_normal((batch, layer.h, layer.w, layer.k), np.float32)
+    window, flops = layer.window, layer.window.flops(*x.shape, layer.k)
+
+    def forward(method: str, threads: int) -> None:
+        conv.forward(x, w, None, window, method, threads)
+
+    def weight_grad(method: str, threads: int) -> None:
+        conv.weight_grad(x, dy, w.shape, window, method, threads)
+
+    def backward(method: str, threads: int) -> None:
+        weight_grad(method, threads)
+        conv.input_grad(dy, w, x.shape, window, method, threads)
+
+    found = [("P", forward, flops), ("BP", backward, 2 * flops)]
+    return found if layer is not LAYERS[0] else [*found, ("BP weights", weight_grad, flops)]
+
+
+def measure(
+    layer: ConvLayer, way: str, run: Callable[[str, int], Any], flops: int, threads: int, rounds: int
+) -> dict[str, Any]:
+    times = alternate({method: partial(run, method, threads) for method in METHODS}, rounds)
+    speed_up = ratios(times["lowering"], times["pipelined"])
+    with record() as spans:
+        run("pipelined", threads)
+    return {
+        "layer": layer.name,
+        "pass": way,
+        "threads": threads,
+        **{method: flops / median(seconds) / 1e9 for method, seconds in times.items()},
+        "speed_up": speed_up["median"],
+        "quartiles": f"{speed_up['low']:.2f} to {speed_up['high']:.2f}",
+        "overlap": overlap(spans),
+    }
+
+
+def best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(rows, key=lambda row: row["speed_up"])
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    top, slower = best(rows), sum(row["speed_up"] < 1 for row in rows)
+    where = f"{top['layer']} {top['pass']}, threads: {top['threads']}"
+    return [
+        "P is the forward pass, BP both gradients; training needs BP weights of conv1 only.",
+        "speed up: the time of lowering over that of pipelined, round by round.",
+        "overlap: the share of the pipeline's lowering that ran beside a product, 0 to 1; 0 on one thread.",
+        f"Pipelined is at most {top['speed_up']:.2f}x as fast as lowering ({where}); "
+        f"the slides' at most {SLIDES_BEST}x on 8-core CPUs.",
+        f"Pipelined is slower in {slower} of {len(rows)} rows; the slides' for backward on one CPU.",
+    ]
+
+
+def draw(plot: Any, path: Path, rows: list[dict[str, Any]]) -> None:
+    counts = sorted({1, max(row["threads"] for row in rows)})
+    figure, panels = plot.subplots(
+        1, len(counts), figsize=(6 * len(counts), 4.5), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, threads in zip(panels[0], counts, strict=True):
+        shown = [row for row in rows if row["threads"] == threads]
+        for i, method in enumerate(METHODS):
+            places = [at + 0.27 * (i - 1) for at in range(len(shown))]
+            axes.bar(places, [row[method] for row in shown], 0.27, label=method)
+        labels = [f"{row['layer']}\n{row['pass']}" for row in shown]
+        axes.set_xticks(range(len(shown)), labels)
+        axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}")
+    panels[0][0].set_ylabel("GFLOP/s")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
