@@ -7,7 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_CHATTER = ("CommClosed", "Stream is closed", "StreamClosed", "Connection to", "heartbeat", "Compute Failed")
+_CHATTER = (
+    "CommClosed",
+    "Stream is closed",
+    "StreamClosed",
+    "Connection to",
+    "heartbeat",
+    "Compute Failed",
+    "Scheduler was unaware of this worker",  # a heartbeat that crosses the order to close
+)
 
 
 class _DropChatter(logging.Filter):

@@ -1,7 +1,8 @@
 """The dask transport: subtrees of shards, and the update of every step, are tasks of a cluster.
 
 A worker gets one task a step, the largest subtree of shards that is its own, and runs its blocks on its
-threads. No task changes its inputs, so a lost worker's tasks are computed again, to the same bits.
+threads. No task changes its inputs, so a lost worker's tasks are computed again, to the same bits; what was
+scattered and died with its last holder, the driver places anew, and repeats the steps since its own copy.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from distributed import Client, Future, get_worker, wait
+from distributed import CancelledError, Client, Future, get_worker, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import DaskconvError, WorkerError
@@ -30,8 +31,11 @@ from daskconv.run.transport import begin
 
 # Steps in flight: enough to hide the scheduler's latency, few enough to stop soon.
 _WINDOW = 4
-# The chain of updates is cut this often by a copy on the driver, or the scheduler would keep every step.
+# The chain of updates is cut this often by a copy on the driver: the scheduler keeps no more steps than
+# that, and no more have to be repeated where workers take with them what Dask cannot compute again.
 _CUT = 50
+# Losses in a row that the driver makes up for, and seconds in which a worker has to come back.
+_LOSSES, _RETURN = 5, 60
 
 
 @dataclass
@@ -40,6 +44,10 @@ class Progress:
 
     state: TrainState
     owners: dict[str, set[int]]
+
+
+class _Lost(WorkerError):
+    """What the tasks build on died with the workers that held it."""
 
 
 class DaskTransport:
@@ -52,15 +60,25 @@ class DaskTransport:
     ) -> None:
         self.program, self.client, self.threads = program, client, threads
         self.data = data
-        self.run = f"daskconv-{uuid4().hex[:12]}"
-        self.workers = worker_addresses(client)
-        self._program = self._spread(program)
-        self._futures = {name: self._spread(item) for name, item in data.items()}
-        self._set_root(Progress(state.copy(), {}))
+        self.run, self.placements = f"daskconv-{uuid4().hex[:12]}", 0
+        # The newest state that the driver holds: nothing that workers lose is older.
+        self._root = Progress(state.copy(), {})
+        self._keeping_on(self._place)
+
+    def _place(self) -> None:
+        """Give every worker the program, the data and the root of the chain of updates."""
+        self.placements += 1
+        self.workers = worker_addresses(self.client)
+        self._program = self._spread(self.program)
+        self._futures = {name: self._spread(item) for name, item in self.data.items()}
+        self._set_root(self._root)
 
     def _spread(self, item: Any) -> Future:
-        """Return a future of an object that every worker holds."""
-        return self.client.scatter([item], broadcast=True, hash=False)[0]
+        """Return a future of an object that every worker holds, until Dask thins out the copies."""
+        try:
+            return self.client.scatter([item], broadcast=True, hash=False)[0]
+        except (CancelledError, OSError, TimeoutError) as error:
+            raise _Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
     def _set_root(self, progress: Progress) -> None:
         """Begin the chain of updates anew from what the driver holds."""
@@ -69,32 +87,42 @@ class DaskTransport:
         # later step that might have to be computed again.
         self._root_future = self._progress = self._spread(progress)
 
+    def _keeping_on(self, action: Callable[[], Any]) -> Any:
+        """Return what the action returns; where workers took with them what it needs, place that anew and repeat it."""
+        for losses in count(1):
+            try:
+                if losses > 1:
+                    self._place()
+                return action()
+            except _Lost:
+                if losses > _LOSSES:
+                    raise
+                wait_for_a_worker(self.client)
+
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
-        """Submit the epoch's steps, a few ahead of those that are done."""
-        self.workers = worker_addresses(self.client)
-        spans = self._spans()
+        """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
         batches = self.data["train"].batches(epoch)
-        progress = self._fetch()
-        self._set_root(Progress(begin(progress.state, epoch), progress.owners))
-        step = self._root.state.position.step
-        waiting: deque[Future] = deque()
-        try:
-            with forwarding(self.client, self.run):
-                while step < len(batches) and not stopped():
-                    self._submit(spans, epoch, step, batches)
-                    waiting.append(self._progress)
-                    step += 1
-                    if len(waiting) >= _WINDOW:
-                        _finished(waiting.popleft())
-                    if step % _CUT == 0:
-                        waiting.clear()
-                        self._set_root(self._fetch())
-                self._set_root(self._fetch())
-        except WorkerError:
-            # What the driver still holds is good: state() gives that.
-            self._set_root(self._root)
-            raise
+        self._root = Progress(begin(self._root.state, epoch), self._root.owners)
+        self.workers = worker_addresses(self.client)
+        with forwarding(self.client, self.run):
+            self._keeping_on(lambda: self._set_root(self._root))
+            while self._root.state.position.step < len(batches) and not stopped():
+                self._keeping_on(lambda: self._run_chain(epoch, batches, stopped))
         return self._root.state.position
+
+    def _run_chain(self, epoch: int, batches: Sequence[Indices], stopped: Callable[[], bool]) -> None:
+        """Submit steps from the root on, a few ahead of those that are done; the last one gives the new root."""
+        spans, waiting = self._spans(), deque[Future]()
+        self._progress = self._root_future
+        first = self._root.state.position.step
+        for step in range(first, min(first + _CUT, len(batches))):
+            if stopped():
+                break
+            self._submit(spans, epoch, step, batches)
+            waiting.append(self._progress)
+            if len(waiting) >= _WINDOW:
+                _finished(waiting.popleft())
+        self._set_root(_result(self._progress))
 
     def _spans(self) -> list[tuple[tree.Span, str]]:
         """Return the subtrees of shards and the worker that each is meant for."""
@@ -114,7 +142,7 @@ class DaskTransport:
                 batches[step],
                 epoch,
                 self.threads,
-                key=f"{self.run}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
+                key=f"{self.run}-{self.placements}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
                 workers=[worker],
                 allow_other_workers=True,
             )
@@ -128,17 +156,18 @@ class DaskTransport:
             parts,
             self.run,
             len(batches),
-            key=f"{self.run}-update-{epoch}-{step}",
+            key=f"{self.run}-{self.placements}-update-{epoch}-{step}",
             workers=[spans[0][1]],
             allow_other_workers=True,
         )
 
-    def _fetch(self) -> Progress:
-        return _finished(self._progress).result()
-
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set; each worker takes a run of its blocks."""
+        return self._keeping_on(lambda: self._evaluate(data))
+
+    def _evaluate(self, data: str) -> NDArray[np.float64]:
         blocks = self.program.evaluate_blocks(len(self.data[data]))
+        shares = even_parts(len(blocks), len(self.workers))
         futures = [
             self.client.submit(
                 _evaluate,
@@ -151,15 +180,13 @@ class DaskTransport:
                 workers=[worker],
                 allow_other_workers=True,
             )
-            for worker, (start, stop) in zip(
-                self.workers, even_parts(len(blocks), len(self.workers)), strict=True
-            )
+            for worker, (start, stop) in zip(self.workers, shares, strict=True)
         ]
-        return add_in_order(np.concatenate([_finished(future).result() for future in futures]))
+        return add_in_order(np.concatenate([_result(future) for future in futures]))
 
     def state(self) -> TrainState:
-        """Return a copy of the state, from the workers."""
-        return self._fetch().state
+        """Return a copy of the state at the end of the newest chain of steps."""
+        return self._root.state.copy()
 
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
@@ -178,6 +205,16 @@ def worker_addresses(client: Client) -> list[str]:
         raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
     # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
     return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
+
+
+def wait_for_a_worker(client: Client) -> None:
+    """Wait until the cluster has a worker again; raise WorkerError where none comes."""
+    try:
+        client.wait_for_workers(1, timeout=_RETURN)
+    except TimeoutError:
+        raise WorkerError(
+            f"All workers of the cluster are gone and none came back in {_RETURN} s: start some and fit again."
+        ) from None
 
 
 def _subtree(
@@ -228,19 +265,26 @@ def _evaluate(
 
 def _finished(future: Future) -> Future:
     """Wait for a future; raise one sentence where it failed."""
-    started = monotonic()
-    wait(future)
+    try:
+        wait(future)
+    except CancelledError as error:
+        raise _Lost(f"The cluster lost a result that nothing can bring back: {error}") from error
     if future.status == "error":
-        error = future.exception()
-        if isinstance(error, WorkerError):
-            raise error
-        raise WorkerError(f"A task failed on a worker: {sentence_of(error)}") from error
+        failure = future.exception()
+        if isinstance(failure, WorkerError):
+            raise failure
+        raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
     if future.status != "finished":
-        raise WorkerError(
-            f"The cluster lost a result after {monotonic() - started:.0f} s ({future.status}): "
-            "is the scheduler still there?"
-        )
+        raise _Lost(f"The cluster lost a result ({future.status}): is the scheduler still there?")
     return future
+
+
+def _result(future: Future) -> Any:
+    """Return a future's result; another worker may die between the end of the task and the fetch."""
+    try:
+        return _finished(future).result()
+    except CancelledError as error:
+        raise _Lost(f"The cluster lost a result before it was fetched: {error}") from error
 
 
 def sentence_of(error: BaseException) -> str:
@@ -248,5 +292,10 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, DaskconvError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    where = f" ({_place_of(frames[-1])}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"
+
+
+def _place_of(frame: traceback.FrameSummary) -> str:
+    """Return the file that raised; the function where the code travelled here and has no file."""
+    return frame.name if frame.filename.startswith("<") else Path(frame.filename).name

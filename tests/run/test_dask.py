@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 
 import daskconv
 from daskconv import events
+from daskconv.run.dask import DaskTransport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
 import recipes
@@ -67,15 +68,20 @@ def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(cluster, cli
     }
 
 
-def test_a_killed_worker_costs_no_bit(cluster, client, local):
+@pytest.mark.parametrize("victims", [1, 4])
+def test_killed_workers_cost_no_bit(cluster, client, local, victims, monkeypatch):
+    """One of four leaves copies of everything; all four take with them what the tasks need."""
     cluster.scale(4)
     client.wait_for_workers(4, timeout=60)
-    victim = sorted(client.run(os.getpid).items())[-1][1]
-    killed = []
+    processes = sorted(client.run(os.getpid).values())
+    killed, placed = [], []
+    place = DaskTransport._place
+    monkeypatch.setattr(DaskTransport, "_place", lambda self: (placed.append(1), place(self)))
 
     def kill(event):
         if event.epoch == 0 and event.step >= 3 and not killed:
-            os.kill(victim, signal.SIGKILL)
+            for process in processes[:victims]:
+                os.kill(process, signal.SIGKILL)
             killed.append(event.step)
 
     x, y, xv, yv = recipes.digits()
@@ -83,6 +89,7 @@ def test_a_killed_worker_costs_no_bit(cluster, client, local):
     with events.listening(kill):
         trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False)
     assert killed
+    assert len(placed) > 1 or victims == 1
     assert recipes.digest(trained) == recipes.digest(local)
 
 
