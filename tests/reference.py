@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from daskconv.errors import InputError
 
-METHODS = ("direct", "lowering", "pipelined")
+METHODS = ("direct", "lowering", "pipelined", "implicit")
 PASSES = ("forward", "input_grad", "weight_grad")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from daskconv.errors import InputError
 from daskconv.geometry import Window
 
-METHODS = ("direct", "lowering", "pipelined")
+METHODS = ("direct", "lowering", "pipelined", "implicit")
 PASSES = ("forward", "input_grad", "weight_grad")
 
 
@@ -27,7 +27,7 @@ def choose(method: str, window: Window, c: int, k: int) -> str:
     if check_method(method) != "auto":
         return method
     narrow = min(c, k) // window.groups < 4 and window.groups > 1
-    return "direct" if narrow else "lowering"
+    return "direct" if narrow else "implicit"
 
 
 def choose_all(method: str, window: Window, c: int, k: int) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, lowering
+from daskconv.kernels import direct, implicit, implicit_grad, lowering
 
 Shape = tuple[int, ...]
 
@@ -41,6 +41,9 @@ def forward(
         _over_images(direct.forward, n, threads, window, [x], [w, bias], out, _flops(window, out, w))
         return out
     correlation = forward_correlation(window, h, width)
+    if method == "implicit":
+        _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads)
+        return out
     matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
     _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
     return out
@@ -55,11 +58,12 @@ def input_grad(
     if method == "direct":
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
         return out
+    correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
+    if method == "implicit":
+        _correlate_implicitly(correlations, dy, w, None, window.groups, True, out, threads)
+        return out
     parts = []
-    for correlation in input_grad_correlations(window, *x_shape[1:3]):
-        if not correlation.rows or not correlation.cols:
-            out[:, correlation.phase[0] :: window.stride[0], correlation.phase[1] :: window.stride[1]] = 0
-            continue
+    for correlation in correlations:
         whole = correlation.spacing == (1, 1)
         part = out if whole else np.empty((len(dy), *correlation.size, x_shape[3]), dy.dtype)
         matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=True)
@@ -85,13 +89,45 @@ def weight_grad(
     if method == "direct":
         cuts = _cuts(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
         calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
+    elif method == "implicit":
+        lines = rows // max(dy.shape[2], 1)
+        cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
+        calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
     else:
         cuts = _cuts(rows, work, threads)
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
-    shape = w_shape if method == "direct" else (depth, k)
+    shape = (depth, k) if method == "lowering" else w_shape
     parts = np.empty((len(cuts), *shape), x.dtype)
     _run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
     return _sum_in_order(parts).reshape(w_shape)
+
+
+def _with_taps(correlations: tuple[Correlation, ...], out: NDArray) -> list[Correlation]:
+    """Return the correlations that read anything; the pixels of the others become 0."""
+    for empty in correlations:
+        if not empty.rows or not empty.cols:
+            out[:, empty.phase[0] :: empty.spacing[0], empty.phase[1] :: empty.spacing[1]] = 0
+    return [correlation for correlation in correlations if correlation.rows and correlation.cols]
+
+
+def _correlate_implicitly(
+    correlations: list[Correlation],
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    groups: int,
+    transposed: bool,
+    out: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute each correlation over ``x`` into its pixels of ``out``, without lowering."""
+    calls = []
+    for correlation in correlations:
+        packed = implicit.pack(w, correlation, groups, transposed=transposed)
+        rows, q = len(x) * correlation.size[0], correlation.size[1]
+        for cut in _cuts(rows, Work(2 * q * packed.macs, 1), threads):
+            calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
+    _run(calls, threads)
 
 
 def _correlate(

@@ -121,7 +121,7 @@ def weight_matrices(w: NDArray, correlation: Correlation, groups: int, *, transp
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
-    taps = w[_progression(correlation.kernel_rows), _progression(correlation.kernel_cols)]
+    taps = w[progression(correlation.kernel_rows), progression(correlation.kernel_cols)]
     kg = w.shape[3] // groups
     matrices = []
     for g in range(groups):
@@ -131,7 +131,7 @@ def weight_matrices(w: NDArray, correlation: Correlation, groups: int, *, transp
     return matrices
 
 
-def _progression(taps: tuple[int, ...]) -> slice:
+def progression(taps: tuple[int, ...]) -> slice:
     """Return evenly spaced taps as a slice, so that picking them copies nothing."""
     step = taps[1] - taps[0] if len(taps) > 1 else 1
     stop = taps[-1] + step

@@ -70,7 +70,7 @@ class ArrayData:
         x = self.images.take(indices)
         if self.normalize is not None:
             x = self.normalize(x)
-        elif x.dtype not in (np.float32, np.float64):
+        elif x.dtype != np.float32:
             x = x.astype(np.float32)
         return x, self.y[indices], self.weight[indices]
 

@@ -10,14 +10,14 @@ from reference import METHODS, refuse
 @pytest.mark.parametrize(
     ("groups", "c", "k", "method"),
     [
-        (1, 64, 64, "lowering"),
-        (1, 1, 1, "lowering"),
+        (1, 64, 64, "implicit"),
+        (1, 1, 1, "implicit"),
         (64, 64, 64, "direct"),
-        (2, 64, 64, "lowering"),
+        (2, 64, 64, "implicit"),
         (4, 8, 64, "direct"),
         (2, 6, 64, "direct"),
         (2, 64, 6, "direct"),
-        (2, 8, 8, "lowering"),
+        (2, 8, 8, "implicit"),
     ],
 )
 def test_auto_takes_direct_for_narrow_groups_only(groups, c, k, method):

@@ -166,7 +166,7 @@ def test_methods_are_chosen_by_layer():
         ("conv1", "conv2"), dict.fromkeys(("forward", "input_grad", "weight_grad"), "pipelined")
     )
     mixed = LENET.choose_methods(SHAPE, {"conv2": "direct"})
-    assert set(mixed["conv2"].values()) == {"direct"} and set(mixed["conv1"].values()) == {"lowering"}
+    assert set(mixed["conv2"].values()) == {"direct"} and set(mixed["conv1"].values()) == {"implicit"}
 
 
 @pytest.mark.parametrize(

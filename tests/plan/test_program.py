@@ -333,7 +333,7 @@ def test_a_program_prints_what_it_does():
     assert f"{elements * 4 + (3 + 1 + 9) * 8:,} bytes a shard, summed as ((0 + 1) + (2 + 3))" in lines[2]
     assert lines[3].split() == ["segment", "update", "each", "step", "conv", "..", "scores"]
     assert " ".join(lines[4].split()) == (
-        "method conv forward lowering, input_grad lowering, weight_grad lowering"
+        "method conv forward implicit, input_grad implicit, weight_grad implicit"
     )
     assert lines[5].split()[:4] == ["method", "side", "forward", "direct,"]
     assert len(lines) == 6

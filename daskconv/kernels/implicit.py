@@ -1,0 +1,266 @@
+"""Implicit lowering: the micro-kernel reads the image where it lies, so no lowered copy is made.
+
+The rows of a tile are neighbouring output pixels of one image row, its vectors are output channels, and its
+loops run over the kernel's rows, its taps and the input channels. Taps that fall into the padding are
+skipped, not multiplied: at the border, such a tap is added to those pixels of a tile that have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.lowering import progression
+from daskconv.kernels.scratch import scratch
+from daskconv.kernels.tile import VECTORS, add_tile, tile_sizes
+
+# The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
+_PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
+
+Rows = tuple[int, int]
+"""A range of output rows, counted over images and rows together."""
+
+options: Any = {"nogil": True, "cache": True}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights in the order in which tiles read them.
+
+    Attributes
+    ----------
+    panels : array (groups, panels, rows, taps, channels, panel width), flat
+        Each group's output channels in panels of :data:`VECTORS` vectors, padded with zeros.
+    groups, channels, filters : int
+        Groups, and the input and output channels of one.
+    macs : int
+        Multiplications that one output pixel needs.
+    """
+
+    panels: NDArray
+    groups: int
+    channels: int
+    filters: int
+    macs: int
+
+
+def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Packed:
+    """Return the weights (r, s, c / groups, k) of a correlation, packed.
+
+    ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
+    """
+    taps = w[progression(correlation.kernel_rows), progression(correlation.kernel_cols)]
+    r, s, cg, k = taps.shape
+    split = taps.reshape(r, s, cg, groups, k // groups)
+    split = split.transpose((3, 0, 1, 4, 2) if transposed else (3, 0, 1, 2, 4))
+    channels, filters = split.shape[3:]
+    width = VECTORS * tile_sizes(w.dtype).lanes
+    count = -(-filters // width)
+    panels = np.empty((groups, count, r, s, channels, width), w.dtype)
+    for number in range(count):
+        part = split[..., number * width : (number + 1) * width]
+        panels[:, number, ..., : part.shape[-1]] = part
+        panels[:, number, ..., part.shape[-1] :] = 0
+    return Packed(panels.reshape(-1), groups, channels, filters, taps.size)
+
+
+class Taps(NamedTuple):
+    """Evenly spaced offsets of taps along one axis."""
+
+    first: int
+    step: int
+    number: int
+
+
+class Walk(NamedTuple):
+    """A correlation as compiled code takes it: taps, the image that is read, and the whole result."""
+
+    rows: Taps
+    cols: Taps
+    step: Pair
+    size: Pair
+    phase: Pair
+    spacing: Pair
+    image: tuple[int, ...]
+    whole: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """A panel's place, and which of its kernel rows and channels are added at once."""
+
+    group: int
+    filter: int
+    filters: int
+    vectors: int
+    panel: int
+    start: int
+    rows: Pair
+    channels: Pair
+
+
+def walk_of(correlation: Correlation, image: tuple[int, ...], whole: tuple[int, ...]) -> Walk:
+    """Return the walk of a correlation over an image (n, h, w, c) into a result (n, h, w, k)."""
+    c = correlation
+    return Walk(taps_of(c.rows), taps_of(c.cols), c.step, c.size, c.phase, c.spacing, image, whole)
+
+
+def taps_of(offsets: tuple[int, ...]) -> Taps:
+    """Return evenly spaced offsets as first, step and number."""
+    return Taps(offsets[0], offsets[1] - offsets[0] if len(offsets) > 1 else 1, len(offsets))
+
+
+def correlate(
+    x: NDArray, packed: Packed, bias: NDArray | None, correlation: Correlation, rows: Rows, out: NDArray
+) -> None:
+    """Write a range of output rows of a correlation of ``x`` (n, h, w, c), C-contiguous, into ``out``.
+
+    ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
+    which of its pixels are written.
+    """
+    tiles = tile_sizes(x.dtype)
+    width = VECTORS * tiles.lanes
+    start = scratch("start", (packed.groups, -(-packed.filters // width) * width), x.dtype)
+    start[:] = 0
+    if bias is not None:
+        start[:, : packed.filters] = bias.reshape(packed.groups, -1)
+    image_row = max(1, x.strides[1] * correlation.step[0])
+    _correlate(
+        x.ctypes.data,
+        packed.panels,
+        start.reshape(-1),
+        scratch("edge", (16 * width,), x.dtype),
+        out.reshape(-1),
+        walk_of(correlation, x.shape, out.shape),
+        tiles,
+        (packed.groups, packed.channels, packed.filters),
+        _cut(len(correlation.cols), packed.channels, width * x.itemsize),
+        max(1, _IMAGE_BYTES // image_row),
+        rows,
+    )
+
+
+def _cut(taps: int, channels: int, row_bytes: int) -> Pair:
+    """Return the kernel rows and channels of a panel that are added at once."""
+    kernel_row = taps * channels * row_bytes
+    if kernel_row <= _PANEL_BYTES:
+        return max(1, _PANEL_BYTES // kernel_row), channels
+    return 1, max(1, _PANEL_BYTES // (taps * row_bytes))
+
+
+@njit(**options)
+def valid(first, step, count, size):  # type: ignore[no-untyped-def]
+    """Return the range of i, within 0 .. count, for which ``first + i * step`` lies in 0 .. size."""
+    low = min(max(-(first // step), 0), count)
+    return low, min(max((size - 1 - first) // step + 1, low), count)
+
+
+@njit(**options)
+def _correlate(x, panels, start, edge, out, walk, tiles, channels, cut, image_rows, rows):  # type: ignore[no-untyped-def]
+    groups, cg, kg = channels
+    width = VECTORS * tiles.lanes
+    count = (kg + width - 1) // width
+    size = walk.rows.number * walk.cols.number * cg * width
+    for block in range(rows[0], rows[1], image_rows):
+        for panel in range(groups * count):
+            g, first = panel // count, panel % count * width
+            filters = min(width, kg - first)
+            vectors = (filters + tiles.lanes - 1) // tiles.lanes
+            for r in range(0, walk.rows.number, cut[0]):
+                for c in range(0, cg, cut[1]):
+                    part = Part(
+                        g,
+                        g * kg + first,
+                        filters,
+                        vectors,
+                        panel * size,
+                        panel * width,
+                        (r, min(r + cut[0], walk.rows.number)),
+                        (c, min(c + cut[1], cg)),
+                    )
+                    for row in range(block, min(block + image_rows, rows[1])):
+                        _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row)
+
+
+@njit(**options)
+def _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row):  # type: ignore[no-untyped-def]
+    """Add a part of a panel to one row of output pixels, tile by tile."""
+    p, q = walk.size
+    n, i = row // p, row % p
+    _, whole_rows, whole_cols, k = walk.whole
+    to_row = k * walk.spacing[1]
+    at = (
+        (n * whole_rows + walk.phase[0] + i * walk.spacing[0]) * whole_cols + walk.phase[1]
+    ) * k + part.filter
+    y = i * walk.step[0] + walk.rows.first
+    low, high = valid(y, walk.rows.step, walk.rows.number, walk.image[1])
+    rows = max(low, part.rows[0]), min(high, part.rows[1])
+    line = (n * walk.image[1] + y) * walk.image[2]
+    width = VECTORS * tiles.lanes
+    count = (q + tiles[part.vectors] - 1) // tiles[part.vectors]
+    j = 0
+    for tile in range(count):
+        m = q // count + (1 if tile < q % count else 0)
+        z = j * walk.step[1] + walk.cols.first
+        if part.filters == part.vectors * tiles.lanes:
+            _add_taps(x, line, panels, start, out, at, to_row, walk, cg, width, part, rows, z, m)
+        else:
+            # Whole vectors would write over the next pixel's first channels.
+            copy_rows(out, at, to_row, edge, 0, width, m, part.filters)
+            _add_taps(x, line, panels, start, edge, 0, width, walk, cg, width, part, rows, z, m)
+            copy_rows(edge, 0, width, out, at, to_row, m, part.filters)
+        j += m
+        at += m * to_row
+
+
+@njit(**options)
+def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: ignore[no-untyped-def]
+    """Copy the first elements of some rows between two flat arrays."""
+    for row in range(rows):
+        for t in range(length):
+            to[to_at + row * to_step + t] = source[at + row * step + t]
+
+
+@njit(**options)
+def _add_taps(x, line, panels, start, to, to_at, to_row, walk, cg, width, part, rows, z, m):  # type: ignore[no-untyped-def]
+    """Add the taps that all m pixels of a tile have, then each that only some have; z is the first pixel's column."""
+    (_, _, w, c), cols = walk.image, walk.cols
+    first, last = (
+        valid(z, cols.step, cols.number, w)[0],
+        valid(z + (m - 1) * walk.step[1], cols.step, cols.number, w)[1],
+    )
+    fresh = part.rows[0] == 0 and part.channels[0] == 0
+    height, depth = rows[1] - rows[0], part.channels[1] - part.channels[0]
+    a_row, a_steps = walk.step[1] * c, (walk.rows.step * w * c, cols.step * c, 1)
+    b_steps = (cols.number * cg * width, cg * width, width)
+    a_at = (line + rows[0] * walk.rows.step * w + z) * c + part.group * cg + part.channels[0]
+    b_at = part.panel + (rows[0] * cols.number * cg + part.channels[0]) * width
+    if height > 0 and last > first:
+        counts = (height, last - first, depth)
+        if depth == c and cols.step == 1:  # neighbouring taps and all their channels are one run in memory
+            counts = (height, 1, (last - first) * depth)
+        a, b = a_at + first * a_steps[1], b_at + first * b_steps[1]
+        add_tile(
+            m, part.vectors, x, a, a_row, panels, b, to, to_at, to_row, start, part.start, counts, a_steps, b_steps,
+            not fresh,
+        )  # fmt: skip
+    elif fresh:
+        for r in range(m):
+            for f in range(part.filters):
+                to[to_at + r * to_row + f] = start[part.start + f]
+    if height > 0:
+        for tap in range(cols.number):
+            if first <= tap < last:
+                continue
+            left, right = valid(z + tap * cols.step, walk.step[1], m, w)
+            if right > left:
+                a, b = a_at + tap * a_steps[1] + left * a_row, b_at + tap * b_steps[1]
+                at, counts = to_at + left * to_row, (height, 1, depth)
+                add_tile(
+                    right - left, part.vectors, x, a, a_row, panels, b, to, at, to_row, start, part.start, counts,
+                    a_steps, b_steps, True,
+                )  # fmt: skip

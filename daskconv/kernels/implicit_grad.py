@@ -1,0 +1,157 @@
+"""The weight gradient without lowering: the same micro-kernel, its loops over output pixels.
+
+A tile's rows are input channels of one tap, or of neighbouring taps where channels are few, and its vectors are
+output channels. A tap meets the pixels that have it: nothing of the padding is multiplied.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import njit
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.implicit import Rows, copy_rows, options, valid, walk_of
+from daskconv.kernels.scratch import scratch
+from daskconv.kernels.tile import VECTORS, add_tile, tile_sizes
+
+# Output gradients that are read again for every tap stay in L1.
+_STRIP_BYTES = 16 << 10
+
+
+class Strip(NamedTuple):
+    """Rows of output pixels (whole images, or rows of one), and one panel of filters of theirs."""
+
+    image: int
+    images: int
+    row: int
+    height: int
+    group: int
+    filter: int
+    filters: int
+    vectors: int
+
+
+class Block(NamedTuple):
+    """Pixels of a strip, and the elements (taps and channels) of the gradient that they are added to."""
+
+    rows: Pair
+    cols: Pair
+    y: int
+    z: int
+    element: int
+    elements: int
+
+
+def weight_grad(
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, rows: Rows, out: NDArray
+) -> None:
+    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of output rows.
+
+    ``x`` (n, h, w, c) and ``dy`` (n, p, q, k) are C-contiguous.
+    """
+    out[...] = 0
+    tiles = tile_sizes(x.dtype)
+    width = VECTORS * tiles.lanes
+    pixels = max(_STRIP_BYTES // (width * x.itemsize), dy.shape[2])
+    _weight_grad(
+        x.ctypes.data,
+        dy.reshape(-1),
+        scratch("strip", (pixels, width), x.dtype).reshape(-1),
+        scratch("edge", (16 * width,), x.dtype),
+        out.reshape(-1),
+        walk_of(correlation, x.shape, dy.shape),
+        tiles,
+        groups,
+        pixels,
+        rows,
+    )
+
+
+@njit(**options)
+def _weight_grad(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  # type: ignore[no-untyped-def]
+    _, p, q, k = walk.whole
+    kg, width = k // groups, VECTORS * tiles.lanes
+    row = rows[0]
+    while row < rows[1]:
+        n, i = row // p, row % p
+        images, height = 1, min(pixels // q, p - i, rows[1] - row)
+        if i == 0 and height == p:
+            images = max(1, min(pixels // (p * q), (rows[1] - row) // p))
+        for g in range(groups):
+            for first in range(0, kg, width):
+                filters = min(width, kg - first)
+                vectors = (filters + tiles.lanes - 1) // tiles.lanes
+                part = Strip(n, images, i, height, g, g * kg + first, filters, vectors)
+                _pack(dy, row * q, images * height * q, k, part, width, strip)
+                _add_strip(x, strip, edge, out, walk, tiles, groups, part)
+        row += images * height
+
+
+@njit(**options)
+def _pack(dy, first, pixels, k, part, width, strip):  # type: ignore[no-untyped-def]
+    """Copy a panel of the pixels' gradients, padded with zeros."""
+    copy_rows(dy, first * k + part.filter, k, strip, 0, width, pixels, part.filters)
+    for pixel in range(pixels):
+        for lane in range(part.filters, width):
+            strip[pixel * width + lane] = 0
+
+
+@njit(**options)
+def _add_strip(x, strip, edge, out, walk, tiles, groups, part):  # type: ignore[no-untyped-def]
+    """Add a strip to all taps and channels of its filters."""
+    (_, h, w, c), q, taps = walk.image, walk.size[1], walk.cols
+    cg, step = c // groups, walk.step[1]
+    # Where a tap has few channels, tiles take all taps of a row: from the pixels that have them all.
+    low, high = 0, 0
+    if groups == 1 and taps.step == 1 and cg < 2 * tiles.double:
+        low = valid(taps.first, step, q, w)[0]
+        high = max(low, valid(taps.first + taps.number - 1, step, q, w)[1])
+    for r in range(walk.rows.number):
+        y = part.row * walk.step[0] + walk.rows.first + r * walk.rows.step
+        rows = valid(y, walk.step[0], part.height, h)
+        if rows[0] == rows[1]:
+            continue
+        element = r * taps.number * cg
+        if high > low:
+            block = Block(rows, (low, high), y, taps.first, element, taps.number * cg)
+            _add_block(x, strip, edge, out, walk, tiles, part, block, cg)
+        for tap in range(taps.number):
+            z = taps.first + tap * taps.step
+            left, right = valid(z, step, q, w)
+            # Of the pixels that have the tap, those that the tiles of all taps have left.
+            end = min(right, low) if high > low else right
+            begin = max(left, high) if high > low else right
+            for cols in ((left, end), (begin, right)):
+                if cols[1] > cols[0]:
+                    block = Block(rows, cols, y, z, element + tap * cg, cg)
+                    _add_block(x, strip, edge, out, walk, tiles, part, block, cg)
+
+
+@njit(**options)
+def _add_block(x, strip, edge, out, walk, tiles, part, block, cg):  # type: ignore[no-untyped-def]
+    """Add some pixels of a strip to some elements, tile by tile."""
+    _, h, w, c = walk.image
+    q, k, width = walk.size[1], walk.whole[3], VECTORS * tiles.lanes
+    top, left = block.y + block.rows[0] * walk.step[0], block.z + block.cols[0] * walk.step[1]
+    a_at = ((part.image * h + top) * w + left) * c + part.group * cg
+    b_at = (block.rows[0] * q + block.cols[0]) * width
+    counts = (part.images, block.rows[1] - block.rows[0], block.cols[1] - block.cols[0])
+    a_steps = (h * w * c, walk.step[0] * w * c, walk.step[1] * c)
+    b_steps = (part.height * q * width, q * width, width)
+    count = (block.elements + tiles[part.vectors] - 1) // tiles[part.vectors]
+    at = block.element * k + part.filter
+    for tile in range(count):
+        m = block.elements // count + (1 if tile < block.elements % count else 0)
+        to, to_at, to_row = out, at, k
+        if part.filters < part.vectors * tiles.lanes:
+            to, to_at, to_row = edge, 0, width
+            copy_rows(out, at, k, edge, 0, width, m, part.filters)
+        add_tile(
+            m, part.vectors, x, a_at, 1, strip, b_at, to, to_at, to_row, to, to_at, counts, a_steps, b_steps, True
+        )  # fmt: skip
+        if part.filters < part.vectors * tiles.lanes:
+            copy_rows(edge, 0, width, out, at, k, m, part.filters)
+        a_at += m
+        at += m * k
