@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.lowering import progression
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, add_tile, tile_sizes
+from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
 # The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
 _PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
@@ -59,7 +59,7 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
     split = taps.reshape(r, s, cg, groups, k // groups)
     split = split.transpose((3, 0, 1, 4, 2) if transposed else (3, 0, 1, 2, 4))
     channels, filters = split.shape[3:]
-    width = VECTORS * tile_sizes(w.dtype).lanes
+    width = VECTORS * tiles_of(w.dtype).lanes
     count = -(-filters // width)
     panels = np.empty((groups, count, r, s, channels, width), w.dtype)
     for number in range(count):
@@ -122,7 +122,7 @@ def correlate(
     ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
     which of its pixels are written.
     """
-    tiles = tile_sizes(x.dtype)
+    tiles = tiles_of(x.dtype)
     width = VECTORS * tiles.lanes
     start = scratch("start", (packed.groups, -(-packed.filters // width) * width), x.dtype)
     start[:] = 0
@@ -131,7 +131,7 @@ def correlate(
     image_row = max(1, x.strides[1] * correlation.step[0])
     _correlate(
         x.ctypes.data,
-        packed.panels,
+        packed.panels.ctypes.data,
         start.reshape(-1),
         scratch("edge", (16 * width,), x.dtype),
         out.reshape(-1),
@@ -200,19 +200,20 @@ def _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row):  # type: 
     low, high = valid(y, walk.rows.step, walk.rows.number, walk.image[1])
     rows = max(low, part.rows[0]), min(high, part.rows[1])
     line = (n * walk.image[1] + y) * walk.image[2]
-    width = VECTORS * tiles.lanes
+    ragged = part.filters < part.vectors * tiles.lanes
     count = (q + tiles[part.vectors] - 1) // tiles[part.vectors]
     j = 0
     for tile in range(count):
         m = q // count + (1 if tile < q % count else 0)
         z = j * walk.step[1] + walk.cols.first
-        if part.filters == part.vectors * tiles.lanes:
-            _add_taps(x, line, panels, start, out, at, to_row, walk, cg, width, part, rows, z, m)
-        else:
+        to, first, step = out, at, to_row
+        if ragged:
             # Whole vectors would write over the next pixel's first channels.
-            copy_rows(out, at, to_row, edge, 0, width, m, part.filters)
-            _add_taps(x, line, panels, start, edge, 0, width, walk, cg, width, part, rows, z, m)
-            copy_rows(edge, 0, width, out, at, to_row, m, part.filters)
+            to, first, step = edge, 0, VECTORS * tiles.lanes
+            copy_rows(out, at, to_row, edge, 0, step, m, part.filters)
+        _add_taps(x, line, panels, start, to, first, step, walk, tiles, cg, part, rows, z, m)
+        if ragged:
+            copy_rows(edge, 0, step, out, at, to_row, m, part.filters)
         j += m
         at += m * to_row
 
@@ -226,7 +227,7 @@ def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: igno
 
 
 @njit(**options)
-def _add_taps(x, line, panels, start, to, to_at, to_row, walk, cg, width, part, rows, z, m):  # type: ignore[no-untyped-def]
+def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, rows, z, m):  # type: ignore[no-untyped-def]
     """Add the taps that all m pixels of a tile have, then each that only some have; z is the first pixel's column."""
     (_, _, w, c), cols = walk.image, walk.cols
     first, last = (
@@ -234,33 +235,34 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, cg, width, part, 
         valid(z + (m - 1) * walk.step[1], cols.step, cols.number, w)[1],
     )
     fresh = part.rows[0] == 0 and part.channels[0] == 0
+    size, width = tiles.itemsize, VECTORS * tiles.lanes
     height, depth = rows[1] - rows[0], part.channels[1] - part.channels[0]
     a_row, a_steps = walk.step[1] * c, (walk.rows.step * w * c, cols.step * c, 1)
     b_steps = (cols.number * cg * width, cg * width, width)
-    a_at = (line + rows[0] * walk.rows.step * w + z) * c + part.group * cg + part.channels[0]
-    b_at = part.panel + (rows[0] * cols.number * cg + part.channels[0]) * width
+    a = x + size * ((line + rows[0] * walk.rows.step * w + z) * c + part.group * cg + part.channels[0])
+    b = panels + size * (part.panel + (rows[0] * cols.number * cg + part.channels[0]) * width)
+    at, begin = to.ctypes.data + to_at * size, start.ctypes.data + part.start * size
     if height > 0 and last > first:
         counts = (height, last - first, depth)
         if depth == c and cols.step == 1:  # neighbouring taps and all their channels are one run in memory
             counts = (height, 1, (last - first) * depth)
-        a, b = a_at + first * a_steps[1], b_at + first * b_steps[1]
-        add_tile(
-            m, part.vectors, x, a, a_row, panels, b, to, to_at, to_row, start, part.start, counts, a_steps, b_steps,
-            not fresh,
-        )  # fmt: skip
+        addresses = (a + first * a_steps[1] * size, b + first * b_steps[1] * size, at, begin)
+        shape, onto = (m, part.vectors), 0 if fresh else 1
+        add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, onto)
     elif fresh:
         for r in range(m):
             for f in range(part.filters):
                 to[to_at + r * to_row + f] = start[part.start + f]
-    if height > 0:
-        for tap in range(cols.number):
-            if first <= tap < last:
-                continue
-            left, right = valid(z + tap * cols.step, walk.step[1], m, w)
-            if right > left:
-                a, b = a_at + tap * a_steps[1] + left * a_row, b_at + tap * b_steps[1]
-                at, counts = to_at + left * to_row, (height, 1, depth)
-                add_tile(
-                    right - left, part.vectors, x, a, a_row, panels, b, to, at, to_row, start, part.start, counts,
-                    a_steps, b_steps, True,
-                )  # fmt: skip
+    for tap in range(cols.number if height > 0 else 0):
+        if first <= tap < last:
+            continue
+        left, right = valid(z + tap * cols.step, walk.step[1], m, w)
+        if right > left:
+            addresses = (
+                a + (tap * a_steps[1] + left * a_row) * size,
+                b + tap * b_steps[1] * size,
+                at + left * to_row * size,
+                begin,
+            )
+            shape, counts = (right - left, part.vectors), (height, 1, depth)
+            add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, 1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.implicit import Rows, copy_rows, options, valid, walk_of
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, add_tile, tile_sizes
+from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
 # Output gradients that are read again for every tap stay in L1.
 _STRIP_BYTES = 16 << 10
@@ -52,7 +52,7 @@ def weight_grad(
     ``x`` (n, h, w, c) and ``dy`` (n, p, q, k) are C-contiguous.
     """
     out[...] = 0
-    tiles = tile_sizes(x.dtype)
+    tiles = tiles_of(x.dtype)
     width = VECTORS * tiles.lanes
     pixels = max(_STRIP_BYTES // (width * x.itemsize), dy.shape[2])
     _weight_grad(
@@ -135,8 +135,8 @@ def _add_block(x, strip, edge, out, walk, tiles, part, block, cg):  # type: igno
     _, h, w, c = walk.image
     q, k, width = walk.size[1], walk.whole[3], VECTORS * tiles.lanes
     top, left = block.y + block.rows[0] * walk.step[0], block.z + block.cols[0] * walk.step[1]
-    a_at = ((part.image * h + top) * w + left) * c + part.group * cg
-    b_at = (block.rows[0] * q + block.cols[0]) * width
+    a = x + tiles.itemsize * (((part.image * h + top) * w + left) * c + part.group * cg)
+    b = strip.ctypes.data + tiles.itemsize * (block.rows[0] * q + block.cols[0]) * width
     counts = (part.images, block.rows[1] - block.rows[0], block.cols[1] - block.cols[0])
     a_steps = (h * w * c, walk.step[0] * w * c, walk.step[1] * c)
     b_steps = (part.height * q * width, q * width, width)
@@ -148,10 +148,10 @@ def _add_block(x, strip, edge, out, walk, tiles, part, block, cg):  # type: igno
         if part.filters < part.vectors * tiles.lanes:
             to, to_at, to_row = edge, 0, width
             copy_rows(out, at, k, edge, 0, width, m, part.filters)
-        add_tile(
-            m, part.vectors, x, a_at, 1, strip, b_at, to, to_at, to_row, to, to_at, counts, a_steps, b_steps, True
-        )  # fmt: skip
+        sums = to.ctypes.data + tiles.itemsize * to_at
+        shape, addresses = (m, part.vectors), (a, b, sums, sums)
+        add_tile(tiles, shape, addresses, (1, to_row), counts, a_steps, b_steps, 1)
         if part.filters < part.vectors * tiles.lanes:
             copy_rows(edge, 0, width, out, at, k, m, part.filters)
-        a_at += m
+        a += tiles.itemsize * m
         at += m * k

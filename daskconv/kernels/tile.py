@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils, config
+from numba import cfunc, njit, types
+from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
@@ -36,28 +36,21 @@ _MOST_ROWS = 14
 @cache
 def registers() -> tuple[int, int]:
     """Return (bytes of a vector register, number of them) of the processor that Numba compiles for."""
-    machine = cpu_target.target_context.codegen()
-    name, features = machine.magic_tuple()[1:]
-    has = set(features.split(",")) if vars(config)["CPU_NAME"] is None else _features_of(name, features)
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    has = set(features.split(",")) if features else _features_of(name)
     if "+avx512f" in has:
         return 64, 32
     if "+avx" in has:
         return 32, 16
-    return 16, 32 if "+neon" in has or "aarch64" in machine.magic_tuple()[0] else 16
+    return 16, 16 if triple.startswith("x86_64") else 32
 
 
-def _features_of(name: str, features: str) -> set[str]:
-    """Return the features of a processor that was asked for by name: those given, else those the name is known by."""
-    if features:
-        return set(features.split(","))
-    wide = ("avx512", "znver4", "znver5", "icelake", "sapphirerapids", "cascadelake")
-    if any(part in name for part in wide):
-        return {"+avx", "+avx512f"}
-    return (
-        {"+avx"}
-        if any(part in name for part in ("haswell", "broadwell", "skylake", "znver", "alderlake"))
-        else set()
-    )
+def _features_of(name: str) -> set[str]:
+    """Return what a processor has that was asked for by its name (NUMBA_CPU_NAME) and without features."""
+    known = {"haswell": "+avx", "broadwell": "+avx", "znver": "+avx", "skylake": "+avx", "alderlake": "+avx"}
+    wide = ("avx512", "icelake", "cascadelake", "cooperlake", "tigerlake", "rapids", "znver4", "znver5")
+    has = {feature for part, feature in known.items() if part in name}
+    return has | ({"+avx", "+avx512f"} if any(part in name for part in wide) else set())
 
 
 def most_rows(vectors: int) -> int:
@@ -65,68 +58,105 @@ def most_rows(vectors: int) -> int:
     return min((registers()[1] - vectors - 1) // vectors, _MOST_ROWS)
 
 
-class TileSizes(NamedTuple):
-    """Elements of a vector, and the most rows of a tile of one vector and of two: ``sizes[vectors]``."""
+class Tiles(NamedTuple):
+    """What a kernel has to know of the tiles of one dtype; ``tiles[vectors]`` are the most rows.
+
+    Attributes
+    ----------
+    lanes : int
+        Elements of a vector.
+    single, double : int
+        The most rows of a tile of one vector, and of two.
+    itemsize : int
+    function : int
+        The address of the compiled function.
+    """
 
     lanes: int
     single: int
     double: int
+    itemsize: int
+    function: int
 
 
-def tile_sizes(dtype: DTypeLike) -> TileSizes:
-    """Return the tiles that fit the registers."""
-    return TileSizes(registers()[0] // np.dtype(dtype).itemsize, most_rows(1), most_rows(2))
+def tiles_of(dtype: DTypeLike) -> Tiles:
+    """Return the tiles of float32 or float64 that fit the registers; compiles them where that was not done yet."""
+    itemsize = np.dtype(dtype).itemsize
+    return Tiles(registers()[0] // itemsize, most_rows(1), most_rows(2), itemsize, _address(itemsize))
 
 
-def _add_tile(  # type: ignore[no-untyped-def]
-    typing,
-    rows,
-    vectors,
-    a,
-    a_at,
-    a_row,
-    b,
-    b_at,
-    c,
-    c_at,
-    c_row,
-    start,
-    start_at,
-    counts,
-    a_steps,
-    b_steps,
-    onto,
-):
+@njit(nogil=True, cache=True)
+def add_tile(tiles, shape, addresses, rows, counts, a_steps, b_steps, onto):  # type: ignore[no-untyped-def]
     """Write a tile's sums to c, from those already there (``onto``) or from a row of ``start``.
 
     Parameters
     ----------
-    rows, vectors : int
-        The shape of the tile, 1 to :func:`most_rows` and 1 to VECTORS.
-    a : int
-        The address of a flat array; an array that may not be written to would be another type to compile for.
-    b, c, start : flat arrays of one dtype
-        All with ``_at``, where they begin, and ``_row``, the distance of neighbouring rows, in elements.
+    tiles : Tiles
+    shape : (int, int)
+        Rows, 1 to ``tiles[vectors]``, and vectors, 1 to VECTORS.
+    addresses : (int, int, int, int)
+        Of a, b, c and start, whose element is of the tiles' dtype.
+    rows : (int, int)
+        How many elements neighbouring rows of a, and of c, lie apart.
     counts, a_steps, b_steps : (int, int, int)
-        Of the loops, outer to inner: rounds (at least 1), and how far a and b move with each.
-    onto : bool
+        Of the loops, outer to inner: rounds (at least 1), and how many elements a and b move with each.
+    onto : int
+        1 or 0.
     """
+    _call(tiles.function, shape + addresses + rows + counts + a_steps + b_steps + (onto,))
+
+
+_JOB = ["rows", "vectors", "a", "b", "c", "start", "a_row", "c_row"]
+_JOB += [f"{what}{depth}" for what in "nab" for depth in range(3)] + ["onto"]
+
+
+def _call_at(typing, function, job):  # type: ignore[no-untyped-def]
+    """Call a function by its address with a pointer to the numbers of a job."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        def pointer(position: int) -> Any:
-            array = context.make_array(signature.args[position])(context, builder, args[position])
-            return builder.gep(array.data, [args[position + 1]])
-
-        element = context.get_data_type(c.dtype)
-        first = builder.gep(builder.inttoptr(args[2], element.as_pointer()), [args[3]])
-        pointers = [first, *(pointer(position) for position in (5, 7, 10))]
-        loops = [number for numbers in args[12:15] for number in cgutils.unpack_tuple(builder, numbers)]
-        operands = [*pointers, args[4], args[9], *loops, args[15]]
-        _call_one_of(builder, args[0], args[1], element, operands)
+        i64 = ir.IntType(64)
+        block = cgutils.alloca_once(builder, ir.ArrayType(i64, len(_JOB)))
+        for place, number in enumerate(cgutils.unpack_tuple(builder, args[1])):
+            builder.store(number, cgutils.gep_inbounds(builder, block, 0, place))
+        kind = ir.FunctionType(ir.VoidType(), [i64.as_pointer()])
+        pointer = builder.inttoptr(args[0], kind.as_pointer())
+        builder.call(pointer, [cgutils.gep_inbounds(builder, block, 0, 0)])
         return context.get_dummy_value()
 
-    i, three = types.int64, types.UniTuple(types.int64, 3)
-    return types.void(i, i, i, i, i, b, i, c, i, i, start, i, three, three, three, types.boolean), codegen
+    return types.void(types.int64, types.UniTuple(types.int64, len(_JOB))), codegen
+
+
+def _writer_of(element: Any) -> Any:
+    """Return what a function of one dtype consists of: a jump to the tile shape that its job names."""
+
+    def typed(typing, job):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            _call_one_of(builder, element, args[0])
+            return context.get_dummy_value()
+
+        return types.void(job), codegen
+
+    return intrinsic(typed)
+
+
+_call: Any = intrinsic(_call_at)
+_run_float32, _run_float64 = _writer_of(ir.FloatType()), _writer_of(ir.DoubleType())
+
+
+def _float32(job):  # type: ignore[no-untyped-def]
+    _run_float32(job)
+
+
+def _float64(job):  # type: ignore[no-untyped-def]
+    _run_float64(job)
+
+
+@cache
+def _address(itemsize: int) -> int:
+    """Return the address of a dtype's function: compiled once, however many kernels call it."""
+    signature = types.void(types.CPointer(types.int64))
+    compiled: Any = cfunc(signature, cache=True)(_float32 if itemsize == 4 else _float64)
+    return compiled.address
 
 
 class _Shape(NamedTuple):
@@ -137,45 +167,46 @@ class _Shape(NamedTuple):
     adjacent: bool
 
 
-add_tile: Any = intrinsic(_add_tile)
-
-
-def _call_one_of(builder: ir.IRBuilder, rows: Any, vectors: Any, element: Any, operands: list[Any]) -> None:
-    """Call the function of the tile shape that numbers name while the program runs."""
+def _call_one_of(builder: ir.IRBuilder, element: Any, job: Any) -> None:
+    """Call the function of the tile shape that a job names."""
     i64 = ir.IntType(64)
-    adjacent = builder.icmp_signed("==", operands[4], ir.Constant(i64, 1))
+    rows, vectors, a_row = (_number_of(builder, job, name) for name in ("rows", "vectors", "a_row"))
+    adjacent = builder.zext(builder.icmp_signed("==", a_row, ir.Constant(i64, 1)), i64)
     code = builder.add(rows, builder.mul(vectors, ir.Constant(i64, 16)))
-    code = builder.add(code, builder.select(adjacent, ir.Constant(i64, 128), ir.Constant(i64, 0)))
+    code = builder.add(code, builder.mul(adjacent, ir.Constant(i64, 128)))
     after = builder.append_basic_block("after_tile")
     switch = builder.switch(code, after)
-    for count in range(1, VECTORS + 1):
-        for shape in (
-            _Shape(r, count, near) for r in range(1, most_rows(count) + 1) for near in (False, True)
-        ):
-            with builder.goto_block(builder.append_basic_block()):
-                builder.call(_tile_function(builder.module, element, shape), operands)
-                builder.branch(after)
-                number = shape.rows + 16 * shape.vectors + 128 * shape.adjacent
-                switch.add_case(ir.Constant(i64, number), builder.block)
+    for shape in _shapes():
+        with builder.goto_block(builder.append_basic_block()):
+            builder.call(_tile_function(builder.module, element, shape), [job])
+            builder.branch(after)
+            switch.add_case(
+                ir.Constant(i64, shape.rows + 16 * shape.vectors + 128 * shape.adjacent), builder.block
+            )
     builder.position_at_end(after)
+
+
+def _shapes() -> list[_Shape]:
+    return [
+        _Shape(rows, vectors, adjacent)
+        for vectors in range(1, VECTORS + 1)
+        for rows in range(1, most_rows(vectors) + 1)
+        for adjacent in (False, True)
+    ]
+
+
+def _number_of(builder: ir.IRBuilder, job: Any, name: str) -> Any:
+    return builder.load(builder.gep(job, [ir.Constant(ir.IntType(64), _JOB.index(name))]))
 
 
 def _tile_function(module: ir.Module, element: Any, shape: _Shape) -> ir.Function:
     """Return the function of one tile shape, written once a module."""
     name = f"daskconv_tile_{shape.rows}x{shape.vectors}_{'adjacent_' * shape.adjacent}{element}"
-    if name in module.globals:
-        return module.globals[name]
-    i64, pointer = ir.IntType(64), element.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [pointer] * 4 + [i64] * 11 + [ir.IntType(1)])
-    function = ir.Function(module, kind, name)
-    function.linkage = "linkonce_odr"
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64).as_pointer()]), name)
+    function.linkage = "internal"
     function.attributes.add("noinline")
     _TileWriter(function, element, shape).write()
     return function
-
-
-def _itemsize(element: Any) -> int:
-    return 4 if isinstance(element, ir.FloatType) else 8
 
 
 class _TileWriter:
@@ -184,17 +215,18 @@ class _TileWriter:
     def __init__(self, function: ir.Function, element: Any, shape: _Shape) -> None:
         self.function, self.element, self.shape = function, element, shape
         self.rows, self.vectors = shape.rows, shape.vectors
-        self.width = registers()[0] // _itemsize(element)
+        self.itemsize = 4 if isinstance(element, ir.FloatType) else 8
+        self.width = registers()[0] // self.itemsize
         self.vector = ir.VectorType(element, self.width)
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.fma = self._declare_fma(function.module)
-        loops = [f"{what}{depth}" for what in "nab" for depth in range(3)]
-        names = ["a", "b", "c", "start", "a_row", "c_row", *loops, "onto"]
-        self.args = dict(zip(names, function.args, strict=True))
+        self.args = {name: _number_of(self.builder, function.args[0], name) for name in _JOB}
+        for name in ("a", "b", "c", "start"):
+            self.args[name] = self.builder.inttoptr(self.args[name], element.as_pointer())
 
     def _declare_fma(self, module: ir.Module) -> ir.Function:
         """Return a * b + c of vectors: fused where the processor can, two operations elsewhere."""
-        name = f"llvm.fmuladd.v{self.width}f{8 * _itemsize(self.element)}"
+        name = f"llvm.fmuladd.v{self.width}f{8 * self.itemsize}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return module.globals.get(name) or ir.Function(module, kind, name)
 
@@ -203,7 +235,8 @@ class _TileWriter:
         builder, args = self.builder, self.args
         self.sums = [[builder.alloca(self.vector) for _ in range(self.vectors)] for _ in range(self.rows)]
         self.offsets = self._row_offsets()
-        with builder.if_else(args["onto"]) as (onto, anew):
+        zero = ir.Constant(ir.IntType(64), 0)
+        with builder.if_else(builder.icmp_signed("!=", args["onto"], zero)) as (onto, anew):
             with onto:
                 self._each_sum(lambda sum_, at: builder.store(self._load(at), sum_))
             with anew:
@@ -275,10 +308,10 @@ class _TileWriter:
 
     def _load(self, pointer: Any) -> Any:
         loaded = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
-        loaded.align = _itemsize(self.element)
+        loaded.align = self.itemsize
         return loaded
 
     def _store(self, value: Any, pointer: Any) -> None:
         self.builder.store(
-            value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=_itemsize(self.element)
+            value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.itemsize
         )
