@@ -14,12 +14,13 @@ import pytest
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 OPTIONS = {
+    "bench_layers.py": ["--threads", "2"],
     "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2"],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
     "conv_methods.py": ["--threads", "2"],
     "layer_share.py": [],
 }
-PICTURES = {"cifar10_quick.py", "conv_methods.py", "layer_share.py"}
+PICTURES = {"bench_layers.py", "cifar10_quick.py", "conv_methods.py", "layer_share.py"}
 
 
 def empty_cells(value: Any, where: str = "") -> Iterator[str]:
@@ -46,8 +47,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("script", OPTIONS)
 def test_quick_run(script: str, tiny: Path, tmp_path: Path) -> None:
-    if script == "bench_train.py" and find_spec("torch") is None:
-        pytest.skip("bench_train.py compares with PyTorch, which is missing: pip install 'daskconv[bench]'")
+    if script.startswith("bench_") and find_spec("torch") is None:
+        pytest.skip(f"{script} compares with PyTorch, which is missing: pip install 'daskconv[bench]'")
     command = [sys.executable, str(WORKFLOWS / script), "--quick", "--json", "out.json", *OPTIONS[script]]
     command += ["--png", "out.png"] if script in PICTURES else []
     command += ["--data", str(tiny)] if script == "cifar10_quick.py" else []

@@ -1,0 +1,248 @@
+"""Single convolutions beside PyTorch: every method, forward and both gradients, in alternating runs.
+
+The layers are the 3 of the slides' CIFAR-10 net, the 20 spatial ones of GoogLeNet, 1x1 layers of GoogLeNet
+and ResNet-50, and ten random shapes that nobody tuned for.
+
+    python workflows/bench_layers.py --methods auto lowering --threads 1 --png layers.png
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import exp, log
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
+
+from daskconv.geometry import Window
+from daskconv.graph import conv
+from daskconv.graph.choose import METHODS, PASSES, choose
+from daskconv.graph.threads import available_threads, one_thread_each
+from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("bench_layers.py compares with PyTorch: pip install 'daskconv[bench]'.") from None
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of square images (size, size, c) to k channels, padded by half the kernel."""
+
+    name: str
+    size: int
+    c: int
+    k: int
+    kernel: int
+    stride: int = 1
+    batch: int = 32
+
+    @property
+    def window(self) -> Window:
+        return Window.of(self.kernel, (self.size, self.size), stride=self.stride, padding=self.kernel // 2)
+
+
+def inception(name: str, size: int, three: tuple[int, int], five: tuple[int, int]) -> list[Layer]:
+    return [Layer(f"{name}/3x3", size, *three, 3), Layer(f"{name}/5x5", size, *five, 5)]
+
+
+CIFAR = [
+    Layer("cifar/conv1", 32, 3, 32, 5, batch=100),
+    Layer("cifar/conv2", 16, 32, 32, 5, batch=100),
+    Layer("cifar/conv3", 8, 32, 64, 5, batch=100),
+]
+GOOGLENET = [
+    Layer("googlenet/conv1", 224, 3, 64, 7, 2),
+    Layer("googlenet/conv2", 56, 64, 192, 3),
+    *inception("googlenet/3a", 28, (96, 128), (16, 32)),
+    *inception("googlenet/3b", 28, (128, 192), (32, 96)),
+    *inception("googlenet/4a", 14, (96, 208), (16, 48)),
+    *inception("googlenet/4b", 14, (112, 224), (24, 64)),
+    *inception("googlenet/4c", 14, (128, 256), (24, 64)),
+    *inception("googlenet/4d", 14, (144, 288), (32, 64)),
+    *inception("googlenet/4e", 14, (160, 320), (32, 128)),
+    *inception("googlenet/5a", 7, (160, 320), (32, 128)),
+    *inception("googlenet/5b", 7, (192, 384), (48, 128)),
+]
+POINTWISE = [
+    Layer("googlenet/conv2/1x1", 56, 64, 64, 1),
+    Layer("googlenet/3a/1x1", 28, 192, 64, 1),
+    Layer("googlenet/4a/1x1", 14, 480, 192, 1),
+    Layer("googlenet/5b/1x1", 7, 832, 384, 1),
+    Layer("resnet50/2/reduce", 56, 256, 64, 1),
+    Layer("resnet50/3/expand", 28, 128, 512, 1),
+    Layer("resnet50/4/reduce", 14, 1024, 256, 1),
+    Layer("resnet50/5/expand", 7, 512, 2048, 1),
+]
+
+
+def random_layers(count: int = 10) -> list[Layer]:
+    generator = np.random.default_rng(20)
+    return [
+        Layer(
+            f"random/{number}",
+            int(generator.integers(7, 60)),
+            int(generator.integers(8, 200)),
+            int(generator.integers(8, 200)),
+            int(generator.choice([1, 3, 5])),
+            int(generator.choice([1, 1, 2])),
+            batch=8,
+        )
+        for number in range(count)
+    ]
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments("Time the methods of single convolutions beside PyTorch.")
+    parser.add_argument("--threads", type=int, default=available_threads(), help="of both libraries")
+    parser.add_argument("--methods", nargs="+", default=["auto", *METHODS], choices=["auto", *METHODS])
+    parser.add_argument("--layers", nargs="+", default=[""], help="parts of their names, such as cifar 3x3")
+    parser.add_argument("--rounds", type=int, help="paired runs; 5, or 2 with --quick")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the ratios to PyTorch")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    plot = pyplot() if args.png else None
+    everything = CIFAR + GOOGLENET + POINTWISE + random_layers()
+    layers = [layer for layer in everything if any(part in layer.name for part in args.layers)]
+    if not layers:
+        raise SystemExit(f"No layer is called like {args.layers}: they are {[x.name for x in everything]}.")
+    layers = [Layer("quick", 8, 8, 8, 3, batch=2)] if args.quick else layers
+    rounds = args.rounds or (2 if args.quick else 5)
+    torch.set_num_threads(args.threads)
+    with one_thread_each():
+        top = ceiling() * args.threads
+        rows = [row for layer in layers for row in measure(layer, args.methods, args.threads, rounds, top)]
+    facts = machine(args.threads) | {"rounds": rounds, "ceiling": top}
+    show(f"GFLOP/s with {args.threads} threads, medians of {rounds} rounds", rows, notes(rows, args.methods))
+    show_machine(facts)
+    write_json(args.json, {"machine": facts, "rows": rows})
+    if plot:
+        draw(plot, args.png, rows, args.methods)
+
+
+def measure(
+    layer: Layer, methods: Sequence[str], threads: int, rounds: int, top: float
+) -> list[dict[str, Any]]:
+    """Return a row for each pass of a layer."""
+    flops = layer.window.flops(layer.batch, layer.size, layer.size, layer.c, layer.k)
+    generator = np.random.default_rng(0)
+    p, q = layer.window.output_size(layer.size, layer.size)
+    x = generator.standard_normal((layer.batch, layer.size, layer.size, layer.c), np.float32)
+    w = generator.standard_normal((layer.kernel, layer.kernel, layer.c, layer.k), np.float32)
+    dy = generator.standard_normal((layer.batch, p, q, layer.k), np.float32)
+    theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
+    rows = []
+    for name, ours in our_passes(layer, x, w, dy, threads).items():
+        real = {m: choose(m, layer.window, layer.c, layer.k) for m in methods}
+        runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods}
+        times = alternate(runs | {layout: theirs[layout][name] for layout in LAYOUTS}, rounds)
+        better = min(LAYOUTS, key=lambda layout: median(times[layout]))
+        first = ratios(times[better], times[methods[0]])
+        rows.append(
+            {
+                "layer": layer.name,
+                "pass": name,
+                **{method: flops / median(times[method]) / 1e9 for method in methods},
+                "PyTorch": flops / median(times[better]) / 1e9,
+                "layout": better,
+                "ratio": first["median"],
+                "range": f"{first['min']:.2f} to {first['max']:.2f}",
+                "ceiling_share": flops / median(times[methods[0]]) / 1e9 / top,
+            }
+        )
+    return rows
+
+
+def our_passes(
+    layer: Layer, x: np.ndarray, w: np.ndarray, dy: np.ndarray, threads: int
+) -> dict[str, Callable[[str], Any]]:
+    window, inner = layer.window, None if threads == 1 else threads
+    runs: tuple[Callable[[str], Any], ...] = (
+        lambda method: conv.forward(x, w, None, window, method, inner),
+        lambda method: conv.input_grad(dy, w, x.shape, window, method, inner),
+        lambda method: conv.weight_grad(x, dy, w.shape, window, method, inner),
+    )
+    return dict(zip(PASSES, runs, strict=True))
+
+
+def torch_passes(
+    layer: Layer, x: np.ndarray, w: np.ndarray, dy: np.ndarray, layout: torch.memory_format
+) -> dict[str, Callable[[], Any]]:
+    """Return the passes of PyTorch; each gradient alone."""
+    images, gradient = (
+        torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=layout) for a in (x, dy)
+    )
+    weights = torch.from_numpy(w).permute(3, 2, 0, 1).contiguous(memory_format=layout)
+    stride, pad = [layer.stride] * 2, [layer.kernel // 2] * 2
+
+    def backward(mask: list[bool]) -> Any:
+        return torch.ops.aten.convolution_backward(
+            gradient, images, weights, [layer.k], stride, pad, [1, 1], False, [0, 0], 1, mask
+        )
+
+    return {
+        "forward": lambda: torch.nn.functional.conv2d(images, weights, None, stride, pad),
+        "input_grad": lambda: backward([True, False, False]),
+        "weight_grad": lambda: backward([False, True, False]),
+    }
+
+
+def ceiling() -> float:
+    """Return the GFLOP/s of one core: the largest tile, over operands that never move."""
+    tiles = tiles_of(np.float32)
+    rows, width = tiles.double, VECTORS * tiles.lanes
+    operands = [np.zeros(rows * width, np.float32) for _ in range(4)]
+    addresses = tuple(array.ctypes.data for array in operands)
+    rounds, best = 200_000, float("inf")
+    for _ in range(9):
+        started = perf_counter()
+        add_tile(tiles, (rows, VECTORS), addresses, (1, width), (1, 1, rounds), (0, 0, 0), (0, 0, 0), 1)
+        best = min(best, perf_counter() - started)
+    return 2 * rows * width * rounds / best / 1e9
+
+
+def notes(rows: list[dict[str, Any]], methods: Sequence[str]) -> list[str]:
+    means = ", ".join(
+        f"{name} {geometric_mean([r['ratio'] for r in rows if r['pass'] == name]):.2f}" for name in PASSES
+    )
+    losing = [f"{row['layer']} {row['pass']} ({row['ratio']:.2f})" for row in rows if row["ratio"] < 0.9]
+    return [
+        f"ratio: the time of PyTorch, in the layout that is faster here, over that of {methods[0]}, round by round.",
+        f"Geometric means of the ratio: {means}, all {geometric_mean([row['ratio'] for row in rows]):.2f}.",
+        f"Below 0.9: {', '.join(losing) or 'none'}.",
+        f"ceiling share: {methods[0]} over what the cores can multiply and add, in nominal operations.",
+    ]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return exp(sum(map(log, values)) / len(values))
+
+
+def draw(plot: Any, path: Path, rows: list[dict[str, Any]], methods: Sequence[str]) -> None:
+    names = list(dict.fromkeys(row["layer"] for row in rows))
+    figure, axes = plot.subplots(figsize=(max(6.0, 0.42 * len(names)), 4.8), layout="constrained")
+    for i, name in enumerate(PASSES):
+        shown = [row for row in rows if row["pass"] == name]
+        places = [names.index(row["layer"]) + 0.27 * (i - 1) for row in shown]
+        axes.bar(places, [row["ratio"] for row in shown], 0.27, label=name.replace("_", " "))
+    axes.axhline(1, color="black", linewidth=1)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    axes.set_ylabel(f"speed of {methods[0]} over PyTorch's")
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    figure.legend(loc="outside upper center", ncols=3)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
