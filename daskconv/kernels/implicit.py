@@ -7,7 +7,8 @@ skipped, not multiplied: at the border, such a tap is added to those pixels of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
 # The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
 _PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
+# Tiles in a row of pixels of a 1x1 convolution.
+_LINE_TILES = 8
 
 Rows = tuple[int, int]
 """A range of output rows, counted over images and rows together."""
@@ -129,19 +132,42 @@ def correlate(
     if bias is not None:
         start[:, : packed.filters] = bias.reshape(packed.groups, -1)
     image_row = max(1, x.strides[1] * correlation.step[0])
-    _correlate(
-        x.ctypes.data,
-        packed.panels.ctypes.data,
-        start.reshape(-1),
-        scratch("edge", (16 * width,), x.dtype),
-        out.reshape(-1),
-        walk_of(correlation, x.shape, out.shape),
-        tiles,
-        (packed.groups, packed.channels, packed.filters),
-        _cut(len(correlation.cols), packed.channels, width * x.itemsize),
-        max(1, _IMAGE_BYTES // image_row),
-        rows,
-    )
+    for images, part, whole, lines in long_lines(x, correlation, out, rows, _LINE_TILES * tiles.double):
+        _correlate(
+            images.ctypes.data,
+            packed.panels.ctypes.data,
+            start.reshape(-1),
+            scratch("edge", (16 * width,), x.dtype),
+            whole.reshape(-1),
+            walk_of(part, images.shape, whole.shape),
+            tiles,
+            (packed.groups, packed.channels, packed.filters),
+            _cut(len(part.cols), packed.channels, width * x.itemsize),
+            max(1, _IMAGE_BYTES // image_row),
+            lines,
+        )
+
+
+def long_lines(
+    x: NDArray, correlation: Correlation, result: NDArray, rows: Rows, length: int
+) -> Iterator[tuple[NDArray, Correlation, NDArray, Rows]]:
+    """Yield images, correlation, result and rows; of a 1x1 convolution its pixels as rows of ``length``, then the rest.
+
+    There no pixel knows its neighbours, and rows that tiles divide evenly are better than an image's own.
+    """
+    same = correlation.size == x.shape[1:3] and correlation.step == correlation.spacing == (1, 1)
+    if not same or correlation.rows != (0,) or correlation.cols != (0,):
+        yield x, correlation, result, rows
+        return
+    span = slice(rows[0] * x.shape[2], rows[1] * x.shape[2])
+    pixels, results = (array.reshape(-1, array.shape[3])[span] for array in (x, result))
+    even = len(pixels) // length * length
+    for part, columns in ((slice(0, even), length), (slice(even, None), len(pixels) - even)):
+        if columns and len(pixels[part]):
+            images, whole = (
+                array[part].reshape(1, -1, columns, array.shape[1]) for array in (pixels, results)
+            )
+            yield images, replace(correlation, size=images.shape[1:3]), whole, (0, images.shape[1])
 
 
 def _cut(taps: int, channels: int, row_bytes: int) -> Pair:

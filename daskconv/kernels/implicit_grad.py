@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.implicit import Rows, copy_rows, options, valid, walk_of
+from daskconv.kernels.implicit import Rows, copy_rows, long_lines, options, valid, walk_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
@@ -54,19 +54,21 @@ def weight_grad(
     out[...] = 0
     tiles = tiles_of(x.dtype)
     width = VECTORS * tiles.lanes
-    pixels = max(_STRIP_BYTES // (width * x.itemsize), dy.shape[2])
-    _weight_grad(
-        x.ctypes.data,
-        dy.reshape(-1),
-        scratch("strip", (pixels, width), x.dtype).reshape(-1),
-        scratch("edge", (16 * width,), x.dtype),
-        out.reshape(-1),
-        walk_of(correlation, x.shape, dy.shape),
-        tiles,
-        groups,
-        pixels,
-        rows,
-    )
+    strip = max(_STRIP_BYTES // (width * x.itemsize), 1)
+    for images, part, gradients, lines in long_lines(x, correlation, dy, rows, strip):
+        pixels = max(strip, gradients.shape[2])
+        _weight_grad(
+            images.ctypes.data,
+            gradients.reshape(-1),
+            scratch("strip", (pixels, width), x.dtype).reshape(-1),
+            scratch("edge", (16 * width,), x.dtype),
+            out.reshape(-1),
+            walk_of(part, images.shape, gradients.shape),
+            tiles,
+            groups,
+            pixels,
+            lines,
+        )
 
 
 @njit(**options)
