@@ -6,6 +6,7 @@ import csv
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ import click
 from click.core import ParameterSource
 
 from daskconv import __version__
-from daskconv.errors import DaskconvError, DataError, InputError, Interrupted, WorkerError
+from daskconv.errors import DaskconvError, DataError, InputError, Interrupted
 
 # What the bits depend on: a checkpoint fixes it.
+_RESCUE = "daskconv-interrupted.safetensors"
+"""Where an interrupted run without --save is kept."""
+
+_GRACE = 1.0  # seconds that the rank which speaks gets to do so
+
 _FIXED = {
     *("net", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
     *("batch_size", "normalize", "method", "plan", "shards", "seed"),
@@ -48,7 +54,9 @@ def main_group() -> None:
 )
 @click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
               help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
-@click.option("--method", default="auto", show_default=True, help="auto, direct, lowering, pipelined or implicit.")
+@click.option(
+    "--method", default="auto", show_default=True, help="auto, direct, lowering, pipelined or implicit."
+)
 @click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
 @click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
@@ -89,8 +97,7 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     from daskconv.train.files import check_writable, load_checkpoint
 
     target = options["save"] or options["resume"]
-    if target:
-        check_writable(target)
+    check_writable(target or _RESCUE)
     checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
     if checkpoint is not None:
         fixed = sorted(f"--{name.replace('_', '-')}" for name in given & _FIXED)
@@ -164,6 +171,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
 
 def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -> None:
     validation = None if data.x_test is None else (data.x_test, data.y_test)
+    before = trainer.position
     try:
         trainer.fit(
             data.x_train,
@@ -173,13 +181,13 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
             validation_data=validation,
         )
     except Interrupted as stopped:
-        path = target or "daskconv-interrupted.safetensors"
+        path = target or _RESCUE
         trainer.save(path)
         again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
         click.echo(f"{stopped} Go on with: {again}")
         sys.exit(128 + int(stopped.signal or signal.SIGINT))
-    except WorkerError:
-        if target and trainer.position.epoch:
+    except Exception:
+        if target and trainer.position is not before:
             trainer.save(target)
             click.echo(f"The weights from before the failure are in {target}.", err=True)
         raise
@@ -196,6 +204,7 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
 @click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
 def evaluate(model: str, data: str, threads: int | None) -> None:
     """Print loss and accuracy of MODEL on DATA: its test images, or all where it has none."""
+    _refuse_launcher("evaluate")
     from daskconv import datasets
     from daskconv.train.files import load
     from daskconv.train.trainer import Trainer
@@ -218,6 +227,7 @@ def predict(model: str, data: str, out: str, threads: int | None) -> None:
 
     DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy.
     """
+    _refuse_launcher("predict")
     import dask
     import numpy as np
 
@@ -235,6 +245,13 @@ def predict(model: str, data: str, out: str, threads: int | None) -> None:
     else:
         _write_csv(out, softmax(scores), loaded.class_names)
     click.echo(f"wrote {len(scores):,} predictions to {out}")
+
+
+def _refuse_launcher(command: str) -> None:
+    from daskconv.run.mpi import launcher_ranks
+
+    if launcher_ranks() > 1:
+        raise InputError(f"{command} runs in one process, on its threads: start it without mpiexec or srun.")
 
 
 def _write_csv(out: str, probabilities: Any, names: tuple[str, ...]) -> None:
@@ -278,13 +295,19 @@ def main() -> None:
     """Run the command; one sentence and exit code 2 for what the user can mend."""
     from daskconv.run.mpi import launcher_rank, launcher_ranks
 
-    if launcher_ranks() > 1 and launcher_rank() not in (None, 1):
-        # Every rank parses the same line: one of them complains.
+    # Every rank reads the same line: one of them complains, the first where there are too few for a script's rank.
+    ranks = launcher_ranks()
+    silent = ranks > 1 and launcher_rank() not in (None, 1 if ranks > 2 else 0)
+    if silent:
         click.exceptions.UsageError.show = lambda self, file=None: None  # type: ignore[method-assign]
     try:
         main_group(prog_name="daskconv")
     except DaskconvError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
+        if silent:
+            # Its own end would end the launcher's job before the rank that speaks has spoken.
+            time.sleep(_GRACE)
+        else:
+            print(f"Error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 

@@ -1,5 +1,10 @@
 """Every error that daskconv raises on purpose; each carries one sentence: what, the values, the remedy."""
 
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
 
 class DaskconvError(Exception):
     """The root of daskconv's errors; the command line prints its sentence and exits with code 2."""
@@ -29,3 +34,20 @@ class Interrupted(DaskconvError):
     def __init__(self, sentence: str, signal: int | None = None) -> None:
         super().__init__(sentence)
         self.signal = signal
+
+
+def check_count(value: Any, name: str) -> int:
+    """Return an integer of at least 1 as an int, NumPy's too; raise InputError for anything else.
+
+    Examples
+    --------
+    >>> check_count(3, "threads")
+    3
+    """
+    try:
+        count = index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InputError(f"{name} is {value!r}: give an int of at least 1.")
+    return count

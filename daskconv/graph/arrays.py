@@ -330,7 +330,8 @@ def _window(
 
 def check_channels(c: int, k: int, groups: int) -> None:
     """Raise InputError unless ``groups`` divides input and output channels."""
-    if not isinstance(groups, int) or groups < 1 or c % groups or k % groups or min(c, k) < 1:
+    whole = isinstance(groups, int | np.integer) and groups >= 1
+    if not whole or c % groups or k % groups or min(c, k) < 1:
         raise InputError(f"groups is {groups!r}: it has to divide the {c} input and the {k} output channels.")
 
 

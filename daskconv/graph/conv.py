@@ -34,7 +34,7 @@ def forward(
     threads: int | None = None,
 ) -> NDArray:
     """Return the convolution (n, p, q, k) of ``x`` (n, h, w, c) with ``w`` (r, s, c / groups, k)."""
-    x = np.ascontiguousarray(x)
+    x, w, bias = _one_dtype(x, w, bias)
     n, h, width, _ = x.shape
     out = np.empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
     if method == "direct":
@@ -53,7 +53,7 @@ def input_grad(
     dy: NDArray, w: NDArray, x_shape: Shape, window: Window, method: str, threads: int | None = None
 ) -> NDArray:
     """Return the gradient by ``x`` (n, h, w, c) from ``dy`` (n, p, q, k)."""
-    dy = np.ascontiguousarray(dy)
+    dy, w = _one_dtype(dy, w)
     out = np.empty(x_shape, dy.dtype)
     if method == "direct":
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
@@ -79,7 +79,7 @@ def weight_grad(
     x: NDArray, dy: NDArray, w_shape: Shape, window: Window, method: str, threads: int | None = None
 ) -> NDArray:
     """Return the gradient by ``w`` (r, s, c / groups, k) from ``x`` (n, h, w, c) and ``dy`` (n, p, q, k)."""
-    x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
+    x, dy = _one_dtype(x, dy)
     correlation = forward_correlation(window, *x.shape[1:3])
     rows, k = dy.size // dy.shape[3], dy.shape[3]
     flat, depth = dy.reshape(rows, k), lowering.lowered_width(correlation, w_shape[2])
@@ -100,6 +100,12 @@ def weight_grad(
     parts = np.empty((len(cuts), *shape), x.dtype)
     _run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
     return _sum_in_order(parts).reshape(w_shape)
+
+
+def _one_dtype(*arrays: Any) -> list[Any]:
+    """Return arrays (None stays) C-contiguous and all float32 or all float64: kernels trust that they are."""
+    dtype = np.float64 if any(a is not None and a.dtype.itemsize > 4 for a in arrays) else np.float32
+    return [None if a is None else np.ascontiguousarray(a, dtype) for a in arrays]
 
 
 def _with_taps(correlations: tuple[Correlation, ...], out: NDArray) -> list[Correlation]:

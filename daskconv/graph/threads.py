@@ -15,7 +15,7 @@ import dask.threaded
 from dask.local import get_sync
 from threadpoolctl import ThreadpoolController
 
-from daskconv.errors import InputError
+from daskconv.errors import check_count
 
 
 def available_threads() -> int:
@@ -33,9 +33,7 @@ def cores() -> list[int]:
 
 def check_threads(threads: int) -> int:
     """Return ``threads``, or raise InputError unless it is an int of at least 1."""
-    if not isinstance(threads, int) or threads < 1:
-        raise InputError(f"threads is {threads!r}: give an int of at least 1.")
-    return threads
+    return check_count(threads, "threads")
 
 
 def execute(graph: Mapping, keys: Sequence[Any], threads: int, role: str) -> Any:

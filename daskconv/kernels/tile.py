@@ -82,6 +82,7 @@ class Tiles(NamedTuple):
 def tiles_of(dtype: DTypeLike) -> Tiles:
     """Return the tiles of float32 or float64 that fit the registers; compiles them where that was not done yet."""
     itemsize = np.dtype(dtype).itemsize
+    assert np.dtype(dtype) in (np.float32, np.float64), f"no tiles of {dtype}"
     return Tiles(registers()[0] // itemsize, most_rows(1), most_rows(2), itemsize, _address(itemsize))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dask
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, check_count
 from daskconv.graph.threads import check_threads, cores
 from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
@@ -63,10 +63,16 @@ def start(
     None
     """
     for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} is {value!r}: give an int of at least 1.")
+        if value is not None:
+            check_count(value, name)
     check_transport(transport)
     ranks = launcher_ranks()
+    starts_nothing = transport == "local" or ranks or transport == "mpi" or active_client() is not None
+    if workers is not None and starts_nothing:
+        raise InputError(
+            f"workers is {workers} but daskconv starts workers for a local cluster only: leave it out with "
+            "transport='local' and with a client of your own; under mpiexec the ranks less 2 are workers."
+        )
     with ExitStack() as stack:
         if threads:
             stack.enter_context(dask.config.set({"daskconv.threads": threads}))

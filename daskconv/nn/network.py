@@ -276,6 +276,8 @@ def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network
             kind = type(item).__name__.removesuffix("2D").lower()
             counts[kind] += 1
             item = (f"{kind}{counts[kind]}", item)
+        elif not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Layer)):
+            raise InputError(f"layers holds {item!r}: give layers, or pairs (name, layer).")
         nodes.append(Node(item[0], item[1], (nodes[-1].name if nodes else INPUT,)))
     return Network(tuple(nodes), name)
 

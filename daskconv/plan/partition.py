@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, check_count
 from daskconv.layout import Layout
 from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
@@ -40,9 +40,7 @@ class Plan:
 
 def data(shards: int = DEFAULT_SHARDS) -> Plan:
     """Return the data parallel plan: images are split, weights are everywhere."""
-    if not isinstance(shards, int) or shards < 1:
-        raise InputError(f"shards is {shards!r}: give an int of at least 1.")
-    return Plan("data", Layout(n=shards))
+    return Plan("data", Layout(n=check_count(shards, "shards")))
 
 
 def resolve_plan(plan: str | Plan, shards: int | None) -> Plan:

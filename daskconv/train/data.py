@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -103,6 +104,13 @@ class _Chunks:
         (optimized,) = dask.optimize(x)
         self.graph = dict(optimized.__dask_graph__())
         self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]
+        if np.issubdtype(x.dtype, np.floating):
+            # One pass over all chunks now: a bad one must not end the run after hours.
+            bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
+            if bad.any():
+                raise DataError(
+                    f"{name}[{int(bad.argmax())}] has pixels that are not finite: remove or mend it."
+                )
         self._reset()
 
     def _reset(self) -> None:
@@ -202,12 +210,18 @@ def as_array(y: Any) -> NDArray:
 
 
 def check_finite(block: NDArray, name: str, start: int) -> None:
-    """Raise DataError that names the first image with a NaN or infinite pixel."""
-    bad = ~np.isfinite(block).all(axis=(1, 2, 3))
+    """Raise DataError that names the first image with a pixel that is NaN or infinite, as float32 too."""
+    bad = _not_finite(block)
     if bad.any():
         raise DataError(
             f"{name}[{start + int(bad.argmax())}] has pixels that are not finite: remove or mend it."
         )
+
+
+def _not_finite(block: NDArray) -> NDArray[np.bool_]:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(block.astype(np.float32, copy=False))
+    return np.logical_not(finite.all(axis=(1, 2, 3)))
 
 
 def check_classes(y: NDArray, classes: int, name: str) -> None:
@@ -220,6 +234,17 @@ def check_classes(y: NDArray, classes: int, name: str) -> None:
         raise InputError(
             f"{name}[{first}] is {y[first]}: the network has {classes} outputs, so classes go from 0 to {classes - 1}."
         )
+
+
+def check_values(y: NDArray, output: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless y (n, ...) are finite numbers, as many for each image as the network's output has."""
+    if y.dtype.kind not in "iuf" or y[0].size != prod(output):
+        raise InputError(
+            f"{name} is {y.dtype} of shape {y.shape}: give numbers (n, ...) of which each image has {output}."
+        )
+    bad = ~np.isfinite(y.reshape(len(y), -1)).all(axis=1)
+    if bad.any():
+        raise InputError(f"{name}[{int(bad.argmax())}] is not finite: remove or mend it.")
 
 
 def _weights(weight: Any, images: int) -> NDArray[np.float32]:

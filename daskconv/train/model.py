@@ -89,6 +89,8 @@ class Model:
     def check_images(self, shape: Shape) -> None:
         """Raise InputError unless images of this shape (h, w, c) fit the parameters."""
         for name, expected in self.network.weight_shapes(shape).items():
+            if name not in self.params:
+                raise InputError(f"The model has no parameter {name}: it has {sorted(self.params)}.")
             found = self.params[name].shape
             if found != expected:
                 trained = f", it was trained on {tuple(self.input_shape)}" if self.input_shape else ""

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from time import monotonic
 from typing import Any
+from zlib import crc32
+
+import numpy as np
 
 from daskconv import events
-from daskconv.errors import InputError, Interrupted
+from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
-from daskconv.nn.losses import Loss, resolve_loss, takes_classes
+from daskconv.nn.losses import Loss, mean_squared_error, resolve_loss, takes_classes
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.partition import Plan, partition, resolve_plan
@@ -20,7 +23,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
-from daskconv.train.data import ArrayData, as_array, as_images, check_classes, image_shape
+from daskconv.train.data import ArrayData, as_array, as_images, check_classes, check_values, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.interrupt import StopRequest, catching
 from daskconv.train.model import Model
@@ -116,8 +119,12 @@ class Trainer:
             class_names = class_names or net.class_names
         else:
             self.network = zoo.build(net, len(class_names) or 10) if isinstance(net, str) else net
+        if not isinstance(self.network, Network):
+            raise InputError(f"net is {net!r}: give a Network, a Model or the name of a net in the zoo.")
         self.loss = resolve_loss(loss)
         self.optimizer = optimizer or SGD(1e-3, momentum=0.9)
+        if not isinstance(self.optimizer, Optimizer):
+            raise InputError(f"optimizer is {optimizer!r}: give an Optimizer, such as daskconv.SGD(1e-3).")
         self.plan = resolve_plan(plan, shards)
         self.transport, self.client = transport, client
         check_transport(transport)
@@ -206,7 +213,10 @@ class Trainer:
             if len(validation_data) != 2:
                 raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
             data["validation"] = self._data(*validation_data, "validation x", shape=train.shape)
-        self._options = self._check_options(program, len(train), epochs)
+        wrong = [callback for callback in callbacks if not callable(callback)]
+        if wrong:
+            raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
+        self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
         self._begin(program, x)
         for item in data.values():
@@ -288,8 +298,7 @@ class Trainer:
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
         for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}: give an int of at least 1.")
+            check_count(value, name)
         if batch_size > len(x):
             raise InputError(f"batch_size is {batch_size} but there are {len(x)} images: use at most that.")
         if epochs <= self.position.epoch:
@@ -326,11 +335,19 @@ class Trainer:
         x, y = as_images(x, name), as_array(y)
         if shape not in (None, image_shape(x)):
             raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
+        output, targets = self.network.output_shape(image_shape(x)), name.replace("x", "y")
         if takes_classes(self.loss, y):
-            check_classes(y, self.network.output_shape(image_shape(x))[-1], name.replace("x", "y"))
+            if len(output) != 1:
+                raise InputError(
+                    f"The network's output is {output} but classes need one score each: end it with Flatten() "
+                    "and Dense(classes)."
+                )
+            check_classes(y, output[0], targets)
+        elif self.loss is mean_squared_error:
+            check_values(y, output, targets)
         return ArrayData(x, y, sample_weight, batch_size=batch_size, seed=self.seed, name=name)
 
-    def _check_options(self, program: Program, images: int, epochs: int) -> dict[str, Any]:
+    def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
         options = {
             "loss": getattr(self.loss, "__name__", repr(self.loss)),
@@ -338,7 +355,8 @@ class Trainer:
             "batch_size": program.batch_size,
             "shards": program.shards,
             "seed": self.seed,
-            "images": images,
+            "images": len(train),
+            "targets with the checksum": crc32(train.y.tobytes()),
             "method": self.method,
             "methods": program.methods,
             "metrics": self.metrics,
@@ -410,6 +428,6 @@ class Trainer:
 
 
 def _check_seed(seed: int) -> int:
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}: give an int of at least 0 and below 2**63.")
-    return seed
+    return int(seed)

@@ -104,6 +104,36 @@ def test_a_wrong_option_is_named_once_not_once_a_rank(mpiexec):
     assert result.stderr.count("No such option") == 1
 
 
+@pytest.mark.parametrize("options", [["--transport", "foo"], ["--transport", "local"], ["--workers", "2"]])
+def test_a_wrong_value_is_named_once_not_once_a_rank(mpiexec, options):
+    result = run(mpiexec, 3, "-m", "daskconv.cli", "train", "--data", "digits", *options, timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("Error: ") == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict", "--out", "p.csv"]])
+def test_what_runs_in_one_process_refuses_a_launcher(mpiexec, command):
+    result = run(mpiexec, 2, "-m", "daskconv.cli", *command, "model.safetensors", "digits", timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("start it without mpiexec") == 1
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_accuracy(mpiexec, tmp_path):
+    """What `make demo` runs, word for word."""
+    recipe = (HERE.parents[1] / "Makefile").read_text()
+    words = re.search(r"mpiexec -n 4 daskconv (train .*?--save) digits", recipe.replace("\\\n", ""), re.S)
+    options = words[1].replace("$(EPOCHS)", "150").split()
+    result = run(
+        mpiexec, 4, "-m", "daskconv.cli", *options, str(tmp_path / "digits.safetensors"), timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    assert "page: http://127.0.0.1:" in result.stdout
+    accuracy = re.search(r"test accuracy (\d+\.\d+)%", result.stdout)
+    assert float(accuracy[1]) >= 97
+
+
 def test_sigterm_to_the_launcher_saves_and_resumes(mpiexec, tmp_path):
     path = tmp_path / "model.safetensors"
     command = [mpiexec, "-n", "4", sys.executable, "-m", "daskconv.cli", "train", "--data", "digits"]

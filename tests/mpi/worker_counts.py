@@ -41,7 +41,7 @@ def main() -> None:
         print(json.dumps({"failure": fails(data)}), flush=True)
         while True:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
-            trained = trainer()
+            trained = trainer(threads=2 if len(workers) == 2 else 1)
             history = trained.fit(data[0], data[1], epochs=2, validation_data=data[2:], progress=False)
             owners = list(trained.shard_owners.values())
             row = {"workers": len(workers), "digest": digest(trained), "owners": owners}

@@ -200,7 +200,7 @@ class TestDropout:
         (AvgPool2D(2, padding=-1), (6, 6, 1), "padding is -1"),
         (Conv2D(4, 1), (0, 6, 1), "h is 0: an image needs at least one pixel"),
         (Dense(3), (6, 6, 1), "Dense gets an input of shape (6, 6, 1): put a Flatten() before it"),
-        (Dense(0), (6,), "Dense has 0 units: give an int of at least 1"),
+        (Dense(0), (6,), "units is 0: give an int of at least 1"),
         (Dropout(1.0), (6,), "Dropout has rate 1.0: give a share of at least 0 and below 1"),
         (Dropout(-0.1), (6,), "Dropout has rate -0.1"),
         (Dropout(float("nan")), (6,), "Dropout has rate nan"),

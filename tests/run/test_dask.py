@@ -55,7 +55,7 @@ def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(cluster, cli
     for count in (1, 2, 3, 4):
         cluster.scale(count)
         client.wait_for_workers(count, timeout=60)
-        trained = fit(client)
+        trained = fit(client, threads=2 if count == 2 else 1)
         owners[count] = sorted(trained.shard_owners.values())
         assert recipes.digest(trained) == recipes.digest(local)
         assert trained.history["val_accuracy"] == local.history["val_accuracy"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, CosineRate, Dense, Flatten, Layer, Metric, ReLU, Sequential, Trainer, events
-from daskconv.errors import WorkerError
+from daskconv import SGD, Conv2D, CosineRate, Dense, Flatten, Layer, Metric, ReLU, Sequential, Trainer, events
+from daskconv.errors import DataError, WorkerError
 from daskconv.nn.layers.base import Context
 from daskconv.nn.losses import softmax_cross_entropy
 from daskconv.train.data import shuffled
@@ -35,7 +35,7 @@ def test_lenet_learns_the_digits():
     assert right.mean() == pytest.approx(digits.history["val_accuracy"][1])
 
 
-@pytest.mark.parametrize("method", ["lowering", "pipelined"])
+@pytest.mark.parametrize("method", ["lowering", "pipelined", "implicit"])
 def test_a_seed_gives_the_same_bits_on_any_number_of_threads(method):
     runs = [fit(trainer(method=method, threads=threads), epochs=2) for threads in (1, 1, 2, 3)]
     assert all(bits(run) == bits(runs[0]) for run in runs)
@@ -417,3 +417,65 @@ def test_the_progress_events_count_steps_and_images():
         fit(trainer(), epochs=2)
     assert [(event.epoch, event.step) for event in seen] == [(e, s) for e in range(2) for s in range(STEPS)]
     assert [event.images for event in seen] == [50, 100, 150, 200, 230] * 2
+
+
+@pytest.mark.parametrize(
+    ("y", "sentence"),
+    [
+        (np.where(np.arange(230) == 7, np.nan, 0.0), r"y\[7\] is not finite"),
+        (np.zeros((230, 3)), "each image has"),
+        (np.array(["a"] * 230), "give numbers"),
+    ],
+)
+def test_targets_of_the_squared_error_are_checked_first(y, sentence):
+    net = Sequential([Flatten(), Dense(1)])
+    refuse(sentence, fit, trainer(net, loss="mean_squared_error"), y=y)
+
+
+def test_classes_need_one_score_each():
+    refuse("end it with Flatten", fit, trainer(Sequential([Conv2D(10, 3)])))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"), [({"net": 3}, "net is 3"), ({"optimizer": "sgd"}, "optimizer is 'sgd'")]
+)
+def test_what_is_no_net_and_no_optimizer_is_refused(options, sentence):
+    refuse(sentence, trainer, **options)
+
+
+def test_a_callback_that_cannot_be_called_is_refused_first():
+    refuse("callbacks holds 3", fit, trainer(), callbacks=[3])
+
+
+def test_numpy_integers_are_integers():
+    trained = fit(trainer(seed=np.int64(1)), batch_size=np.int64(50), epochs=np.int64(1))
+    assert bits(trained) == bits(fit(trainer(seed=1)))
+
+
+def test_a_bad_chunk_of_validation_images_is_found_before_training():
+    bad = X.astype(np.float32)
+    bad[100, 2, 3] = np.nan
+    lazy = da.from_array(bad, chunks=(40, -1, -1, -1))
+    untrained = trainer()
+    sentence = r"validation x\[100\] has pixels that are not finite"
+    refuse(sentence, fit, untrained, validation_data=(lazy, Y), error=DataError)
+    assert untrained.position.step == untrained.position.epoch == 0
+
+
+def test_pixels_beyond_float32_are_refused():
+    large = X.astype(np.float64)
+    large[3, 0, 0] = 1e300
+    refuse(r"x\[3\] has pixels that are not finite", fit, trainer(), large, error=DataError)
+
+
+def test_float64_weights_compute_in_float64():
+    """Mixed dtypes meet in the wider one, whatever the method."""
+    weights = TINY.init(0, (8, 8, 1), np.float64)
+    narrow = {name: array.astype(np.float32) for name, array in weights.items()}
+    images = X[:20].astype(np.float32) / 16
+    for method in ("auto", "direct", "lowering", "pipelined", "implicit"):
+        methods = TINY.choose_methods((8, 8, 1), method)
+        wide, _ = TINY.forward(weights, images, Context(), methods)
+        expected, _ = TINY.forward(narrow, images, Context(), methods)
+        assert wide.dtype == np.float64
+        np.testing.assert_allclose(wide, expected, atol=1e-4)

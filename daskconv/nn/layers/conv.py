@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, check_count
 from daskconv.geometry import Padding, Window
 from daskconv.graph import conv
 from daskconv.graph.arrays import check_channels
@@ -121,9 +121,7 @@ class Dense(Layer):
         """Return (units,)."""
         if len(shape) != 1:
             raise InputError(f"Dense gets an input of shape {shape}: put a Flatten() before it.")
-        if not isinstance(self.units, int) or self.units < 1:
-            raise InputError(f"Dense has {self.units} units: give an int of at least 1.")
-        return (self.units,)
+        return (check_count(self.units, "units"),)
 
     def weights(self, shape: Shape) -> Mapping[str, tuple[Shape, Initializer]]:
         """Return "weight" (features, units) and "bias" (units,)."""
