@@ -83,7 +83,9 @@ def tiles_of(dtype: DTypeLike) -> Tiles:
     """Return the tiles of float32 or float64 that fit the registers; compiles them where that was not done yet."""
     itemsize = np.dtype(dtype).itemsize
     assert np.dtype(dtype) in (np.float32, np.float64), f"no tiles of {dtype}"
-    return Tiles(registers()[0] // itemsize, most_rows(1), most_rows(2), itemsize, _address(itemsize))
+    return Tiles(
+        registers()[0] // itemsize, most_rows(1), most_rows(2), itemsize, _compiled(itemsize).address
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -153,11 +155,10 @@ def _float64(job):  # type: ignore[no-untyped-def]
 
 
 @cache
-def _address(itemsize: int) -> int:
-    """Return the address of a dtype's function: compiled once, however many kernels call it."""
+def _compiled(itemsize: int) -> Any:
+    """Return a dtype's function: compiled once, however many kernels call it, and kept as long as its address is."""
     signature = types.void(types.CPointer(types.int64))
-    compiled: Any = cfunc(signature, cache=True)(_float32 if itemsize == 4 else _float64)
-    return compiled.address
+    return cfunc(signature, cache=True)(_float32 if itemsize == 4 else _float64)
 
 
 class _Shape(NamedTuple):
