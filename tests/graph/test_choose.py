@@ -24,6 +24,10 @@ def test_auto_takes_direct_for_narrow_groups_only(groups, c, k, method):
     assert choose("auto", Window((3, 3), groups=groups), c, k) == method
 
 
+def test_auto_takes_products_of_blas_for_1x1_kernels():
+    assert choose("auto", Window((1, 1)), 64, 64) == "lowering"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_named_method_is_taken(method):
     assert check_method(method) == method
