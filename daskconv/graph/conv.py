@@ -17,7 +17,7 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, implicit, implicit_grad, lowering
+from daskconv.kernels import direct, implicit, implicit_grad, lowering, winograd
 
 Shape = tuple[int, ...]
 
@@ -44,6 +44,9 @@ def forward(
     if method == "implicit":
         _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads)
         return out
+    if method == "winograd":
+        _correlate_in_tiles(correlation, x, w, bias, window.groups, False, out, threads)
+        return out
     matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
     _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
     return out
@@ -61,6 +64,9 @@ def input_grad(
     correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
     if method == "implicit":
         _correlate_implicitly(correlations, dy, w, None, window.groups, True, out, threads)
+        return out
+    if method == "winograd":
+        _correlate_in_tiles(correlations[0], dy, w, None, window.groups, True, out, threads)
         return out
     parts = []
     for correlation in correlations:
@@ -93,6 +99,9 @@ def weight_grad(
         lines = rows // max(dy.shape[2], 1)
         cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
         calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
+    elif method == "winograd":
+        cuts = _tile_cuts(correlation, len(x), w_shape[2], k, threads)
+        calls = [(winograd.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
     else:
         cuts = _cuts(rows, work, threads)
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
@@ -134,6 +143,28 @@ def _correlate_implicitly(
         for cut in _cuts(rows, Work(2 * q * packed.macs, 1), threads):
             calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
     _run(calls, threads)
+
+
+def _correlate_in_tiles(
+    correlation: Correlation,
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    groups: int,
+    transposed: bool,
+    out: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute a correlation over ``x`` into ``out`` by Winograd's tiles."""
+    filters = winograd.pack(w, correlation, groups, transposed=transposed)
+    cuts = _tile_cuts(correlation, len(x), filters.channels, filters.filters * groups, threads)
+    _run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
+
+
+def _tile_cuts(correlation: Correlation, images: int, c: int, k: int, threads: int | None) -> list[Range]:
+    count = winograd.count_tiles(correlation, winograd.tile_size(correlation))
+    flops = 2 * winograd.macs(correlation, c, k) // max(count, 1)
+    return _cuts(images * count, Work(flops, 1), threads)
 
 
 def _correlate(

@@ -1,0 +1,414 @@
+"""Winograd's convolution: 3x3 and 5x5 kernels of stride 1 with a fraction of the multiplications.
+
+Images are cut into tiles of m x m output pixels. A block of tiles is transformed into scratch that stays in the
+caches, multiplied by the transformed weights (one matrix product for each of the tile's points, by the
+micro-kernel), and transformed back (Lavin and Gray 2016). Pixels outside of the image are read from a row of zeros
+and written to a spare row, so that tiles at the border are like any other.
+
+Numbers grow in the transforms and cancel again: a result is exact to about 1e-5 of its largest element in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.scratch import scratch
+from daskconv.kernels.tile import VECTORS, Tiles, add_tile, tiles_of
+from daskconv.kernels.transform import (
+    FILTER,
+    FILTER_GRAD,
+    INPUT,
+    OUTPUT,
+    OUTPUT_GRAD,
+    Transforms,
+    transform,
+    transforms_of,
+)
+
+KERNELS = {3: (2, 4, 5, 6), 5: (2, 3, 4)}
+"""Kernel sizes, and the sizes of output tiles that float32 is precise enough for."""
+
+# Transformed pixels and products of a block: what a core's share of the caches holds.
+_BLOCK_BYTES = 2 << 20
+_MOST_TILES, _FEWEST_TILES = 256, 24
+# Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
+_SUMS_BYTES = 8 << 20
+
+options: Any = {"nogil": True, "cache": True}
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Transformed weights in the order in which tiles of the micro-kernel read them.
+
+    Attributes
+    ----------
+    panels : array (groups, points, panels, channels, panel width), flat, points a ``stride`` apart
+    stride : int
+    groups, channels, filters : int
+        Groups, and the input and output channels of one.
+    m, r : int
+        Output pixels of a tile, and taps, along one axis.
+    """
+
+    panels: NDArray
+    stride: int
+    groups: int
+    channels: int
+    filters: int
+    m: int
+    r: int
+
+
+class Map(NamedTuple):
+    """Where tiles lie: outputs, tiles along both axes, the first tap's offset, and the image that is read."""
+
+    size: Pair
+    tiles: Pair
+    first: Pair
+    image: Pair
+
+
+class Buffers(NamedTuple):
+    """How transformed tiles lie in scratch: elements from one point to the next, and panels of channels."""
+
+    block: int
+    points: int
+    panel: int
+
+
+def fits(correlation: Correlation) -> bool:
+    """Return whether a correlation is one that tiles can compute: square, of stride and dilation 1."""
+    c = correlation
+    dense = all(b - a == 1 for taps in (c.rows, c.cols) for a, b in zip(taps, taps[1:], strict=False))
+    return len(c.rows) == len(c.cols) and len(c.rows) in KERNELS and dense and c.step == c.spacing == (1, 1)
+
+
+def tile_size(correlation: Correlation) -> int:
+    """Return the m of the tiles that need the fewest multiplications."""
+    r = len(correlation.rows)
+    return min(KERNELS[r], key=lambda m: (count_tiles(correlation, m) * (m + r - 1) ** 2, m))
+
+
+def count_tiles(correlation: Correlation, m: int) -> int:
+    """Return the tiles of one image."""
+    p, q = correlation.size
+    return -(-p // m) * -(-q // m)
+
+
+def macs(correlation: Correlation, c: int, k: int) -> int:
+    """Return the multiplications of one image, transforms not counted."""
+    m, r = tile_size(correlation), len(correlation.rows)
+    return count_tiles(correlation, m) * (m + r - 1) ** 2 * c * k
+
+
+def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Filters:
+    """Return the weights (r, s, c / groups, k) of a correlation, transformed and packed.
+
+    ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
+    """
+    taps = w[list(correlation.kernel_rows)][:, list(correlation.kernel_cols)]
+    r, _, cg, k = taps.shape
+    if transposed:
+        split = taps.reshape(r, r, cg, groups, k // groups).transpose(0, 1, 4, 3, 2)
+        cg, k = k // groups, cg * groups
+        taps = split.reshape(r, r, cg, k)
+    taps = np.ascontiguousarray(taps)
+    transforms = transforms_of(tile_size(correlation), r, w.dtype)
+    width = VECTORS * transforms.lanes
+    count = -(-(k // groups) // width)
+    stride = _odd_lines(count * cg * width, transforms.itemsize)
+    panels = np.empty(groups * transforms.points**2 * stride, w.dtype)
+    if k // groups < count * width:
+        panels[:] = 0
+    _pack(taps.reshape(-1), panels, stride, transforms, width, (groups, cg, k // groups))
+    return Filters(panels, stride, groups, cg, k // groups, transforms.m, r)
+
+
+def _odd_lines(elements: int, itemsize: int) -> int:
+    """Return at least so many elements that make an odd number of cache lines: points never share a set."""
+    line = 64 // itemsize
+    return (-(-elements // line) | 1) * line
+
+
+@njit(**options)
+def _pack(taps, panels, stride, transforms, width, channels):  # type: ignore[no-untyped-def]
+    groups, cg, kg = channels
+    r, points, size = transforms.r, transforms.points**2, transforms.itemsize
+    sources = np.empty(r * r, np.int64)
+    targets = np.empty(points, np.int64)
+    count = (kg + width - 1) // width
+    for tap in range(r * r):
+        sources[tap] = taps.ctypes.data + size * tap * cg * groups * kg
+    for g in range(groups):
+        for point in range(points):
+            targets[point] = panels.ctypes.data + size * (g * points + point) * stride
+        for c in range(cg):
+            for panel in range(count):
+                at = (c * groups + g) * kg + panel * width
+                to = (panel * cg + c) * width
+                transform(transforms, FILTER, sources, targets, at, to, min(width, kg - panel * width))
+
+
+def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
+    p, q = correlation.size
+    return Map((p, q), (-(-p // m), -(-q // m)), (correlation.rows[0], correlation.cols[0]), image)
+
+
+def _block(points: int, elements: int, itemsize: int) -> int:
+    """Return the tiles of a block whose tiles have so many channels, all in all."""
+    fit = _BLOCK_BYTES // (points * elements * itemsize)
+    return min(max(fit, _FEWEST_TILES), _MOST_TILES)
+
+
+def correlate(
+    x: NDArray,
+    filters: Filters,
+    bias: NDArray | None,
+    correlation: Correlation,
+    tiles: Pair,
+    out: NDArray,
+) -> None:
+    """Write a range of tiles, counted over all images, of a correlation of ``x`` (n, h, w, c) into ``out``."""
+    transforms = transforms_of(filters.m, filters.r, x.dtype)
+    micro, points = tiles_of(x.dtype), transforms.points**2
+    width = VECTORS * transforms.lanes
+    padded = -(-filters.filters // width) * width
+    block = min(_block(points, filters.channels + padded, x.itemsize), max(tiles[1] - tiles[0], 1))
+    reads = Buffers(block, _odd_lines(block * filters.channels, x.itemsize), filters.channels)
+    writes = Buffers(block, _odd_lines(block * padded, x.itemsize), padded)
+    start = scratch("start", (2, filters.groups, padded), x.dtype)
+    start[:] = 0
+    if bias is not None:
+        start[1, :, : filters.filters] = bias.reshape(filters.groups, -1)
+    zeros = scratch("zeros", (filters.channels,), x.dtype)
+    zeros[:] = 0
+    _correlate(
+        x.reshape(-1),
+        filters.panels,
+        start.reshape(-1),
+        zeros,
+        scratch("spare", (filters.filters,), x.dtype),
+        scratch("reads", (points * reads.points,), x.dtype),
+        scratch("writes", (points * writes.points,), x.dtype),
+        out.reshape(-1),
+        _map_of(correlation, x.shape[1:3], filters.m),
+        reads,
+        writes,
+        transforms,
+        micro,
+        (filters.groups, filters.channels, filters.filters, filters.stride),
+        tiles,
+    )
+
+
+@njit(**options)
+def _correlate(
+    x, panels, start, zeros, spare, v, y, out, where, reads, writes, transforms, micro, channels, tiles
+):  # type: ignore[no-untyped-def]
+    groups, cg, kg, _ = channels
+    a, size = transforms.points, transforms.itemsize
+    pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
+    products, results = np.empty(a * a, np.int64), np.empty(transforms.m**2, np.int64)
+    for point in range(a * a):
+        transformed[point] = v.ctypes.data + size * point * reads.points
+        products[point] = y.ctypes.data + size * point * writes.points
+    for first in range(tiles[0], tiles[1], reads.block):
+        count = min(reads.block, tiles[1] - first)
+        for g in range(groups):
+            for t in range(count):
+                top, left, image = _locate(where, first + t, transforms.m)
+                origin = (top + where.first[0], left + where.first[1])
+                base = x.ctypes.data + size * g * cg
+                _list_pixels(
+                    pixels, base, image, origin, where.image, groups * cg, a, zeros.ctypes.data, size
+                )
+                transform(transforms, INPUT, pixels, transformed, 0, t * cg, cg)
+            for point in range(a * a):
+                _multiply(panels, start, v, y, point, g, reads, writes, transforms, micro, channels, count)
+            for t in range(count):
+                top, left, image = _locate(where, first + t, transforms.m)
+                base = out.ctypes.data + size * g * kg
+                _list_pixels(
+                    results,
+                    base,
+                    image,
+                    (top, left),
+                    where.size,
+                    groups * kg,
+                    transforms.m,
+                    spare.ctypes.data,
+                    size,
+                )
+                transform(transforms, OUTPUT, products, results, t * writes.panel, 0, kg)
+
+
+@njit(**options)
+def _locate(where, tile, m):  # type: ignore[no-untyped-def]
+    """Return a tile's first output row and column, and its image."""
+    across = where.tiles[0] * where.tiles[1]
+    image, place = tile // across, tile % across
+    return place // where.tiles[1] * m, place % where.tiles[1] * m, image
+
+
+@njit(**options)
+def _list_pixels(places, base, image, origin, shape, channels, length, outside, size):  # type: ignore[no-untyped-def]
+    """List the addresses of a square of pixels; those that are not in the image are at ``outside``."""
+    h, w = shape
+    for i in range(length):
+        row = origin[0] + i
+        for j in range(length):
+            column = origin[1] + j
+            inside = 0 <= row < h and 0 <= column < w
+            address = base + size * ((image * h + row) * w + column) * channels
+            places[i * length + j] = address if inside else outside
+
+
+@njit(**options)
+def _multiply(panels, start, v, y, point, g, reads, writes, transforms, micro, channels, count):  # type: ignore[no-untyped-def]
+    """Multiply a block of one point by its weights."""
+    _, cg, kg, stride = channels
+    size, width, padded = micro.itemsize, VECTORS * micro.lanes, writes.panel
+    # The products of the point 1 are the sum of a tile's: a bias that they start with is added to every pixel.
+    one = transforms.points + 1
+    begin = start.ctypes.data + size * ((padded * (len(start) // padded // 2 + g)) if point == one else 0)
+    b = panels.ctypes.data + size * (g * transforms.points**2 + point) * stride
+    for panel in range(0, padded, width):
+        vectors = (min(width, kg - panel) + micro.lanes - 1) // micro.lanes
+        pieces = (count + micro[vectors] - 1) // micro[vectors]
+        t = 0
+        for piece in range(pieces):
+            m = count // pieces + (1 if piece < count % pieces else 0)
+            addresses = (
+                v.ctypes.data + size * (point * reads.points + t * cg),
+                b + size * panel * cg,
+                y.ctypes.data + size * (point * writes.points + t * padded + panel),
+                begin + (size * panel if point == one else 0),
+            )
+            add_tile(micro, (m, vectors), addresses, (cg, padded), (1, 1, cg), (0, 0, 1), (0, 0, width), 0)
+            t += m
+
+
+def weight_grad(
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, tiles: Pair, out: NDArray
+) -> None:
+    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images."""
+    m, r = tile_size(correlation), len(correlation.rows)
+    transforms, micro = transforms_of(m, r, x.dtype), tiles_of(x.dtype)
+    points, width = transforms.points**2, VECTORS * micro.lanes
+    cg, kg = x.shape[3] // groups, dy.shape[3] // groups
+    filters = -(-kg // width) * width
+    part = max(_SUMS_BYTES // (points * filters * x.itemsize) // width, 1) * width
+    channels = min(-(-cg // width) * width, part)
+    block = min(_block(points, channels + filters, x.itemsize), max(tiles[1] - tiles[0], 1))
+    reads, gradients = (
+        Buffers(block, _odd_lines(block * length, x.itemsize), block * width)
+        for length in (channels, filters)
+    )
+    sums = _odd_lines(channels * filters, x.itemsize)
+    zeros = scratch("zeros", (max(cg, kg, width),), x.dtype)
+    zeros[:] = 0
+    if kg < filters:
+        scratch("writes", (points * gradients.points,), x.dtype)[:] = 0
+    for first in range(0, cg, channels):
+        _weight_grad(
+            x.reshape(-1),
+            dy.reshape(-1),
+            zeros,
+            scratch("reads", (points * reads.points,), x.dtype),
+            scratch("writes", (points * gradients.points,), x.dtype),
+            scratch("sums", (points * sums,), x.dtype),
+            out.reshape(-1),
+            _map_of(correlation, x.shape[1:3], m),
+            reads,
+            gradients,
+            transforms,
+            micro,
+            (groups, cg, kg, sums, filters),
+            (first, min(first + channels, cg)),
+            tiles,
+        )
+
+
+@njit(**options)
+def _weight_grad(
+    x, dy, zeros, v, u, s, out, where, reads, gradients, transforms, micro, channels, part, tiles
+):  # type: ignore[no-untyped-def]
+    groups, cg, kg, _, _ = channels
+    a, m, size = transforms.points, transforms.m, transforms.itemsize
+    pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
+    outputs, factors = np.empty(m * m, np.int64), np.empty(a * a, np.int64)
+    for point in range(a * a):
+        transformed[point] = v.ctypes.data + size * point * reads.points
+        factors[point] = u.ctypes.data + size * point * gradients.points
+    nothing = zeros.ctypes.data
+    for g in range(groups):
+        for first in range(tiles[0], tiles[1], reads.block):
+            count = min(reads.block, tiles[1] - first)
+            for t in range(count):
+                top, left, image = _locate(where, first + t, m)
+                origin = (top + where.first[0], left + where.first[1])
+                base = x.ctypes.data + size * g * cg
+                _list_pixels(pixels, base, image, origin, where.image, groups * cg, a, nothing, size)
+                _to_panels(transforms, micro, INPUT, pixels, transformed, part, reads, t)
+                base = dy.ctypes.data + size * g * kg
+                _list_pixels(outputs, base, image, (top, left), where.size, groups * kg, m, nothing, size)
+                _to_panels(transforms, micro, OUTPUT_GRAD, outputs, factors, (0, kg), gradients, t)
+            for point in range(a * a):
+                onto = 0 if first == tiles[0] else 1
+                _accumulate(v, u, s, zeros, point, reads, gradients, micro, channels, part, count, onto)
+        _transform_sums(s, out, g, transforms, channels, part)
+
+
+@njit(**options)
+def _to_panels(transforms, micro, which, sources, targets, part, buffers, t):  # type: ignore[no-untyped-def]
+    """Transform a tile's channels into panels of their own."""
+    width = VECTORS * micro.lanes
+    for panel, c in enumerate(range(part[0], part[1], width)):
+        to = panel * buffers.panel + t * width
+        transform(transforms, which, sources, targets, c, to, min(width, part[1] - c))
+
+
+@njit(**options)
+def _accumulate(v, u, s, zeros, point, reads, gradients, micro, channels, part, count, onto):  # type: ignore[no-untyped-def]
+    """Add a block's products of one point to its sums (channels, filters)."""
+    _, _, kg, sums, filters = channels
+    size, width = micro.itemsize, VECTORS * micro.lanes
+    for panel, c in enumerate(range(0, part[1] - part[0], width)):
+        length = min(width, part[1] - part[0] - c)
+        for column, k in enumerate(range(0, kg, width)):
+            vectors = (min(width, kg - k) + micro.lanes - 1) // micro.lanes
+            pieces = (length + micro[vectors] - 1) // micro[vectors]
+            row = 0
+            for piece in range(pieces):
+                rows = length // pieces + (1 if piece < length % pieces else 0)
+                addresses = (
+                    v.ctypes.data + size * (point * reads.points + panel * reads.panel + row),
+                    u.ctypes.data + size * (point * gradients.points + column * gradients.panel),
+                    s.ctypes.data + size * (point * sums + (c + row) * filters + k),
+                    zeros.ctypes.data,
+                )
+                steps = (0, 0, width)
+                add_tile(micro, (rows, vectors), addresses, (1, filters), (1, 1, count), steps, steps, onto)
+                row += rows
+
+
+@njit(**options)
+def _transform_sums(s, out, g, transforms, channels, part):  # type: ignore[no-untyped-def]
+    """Write the gradient of some input channels from their sums."""
+    groups, cg, kg, sums, filters = channels
+    r, size = transforms.r, transforms.itemsize
+    sources, targets = np.empty(transforms.points**2, np.int64), np.empty(r * r, np.int64)
+    for point in range(len(sources)):
+        sources[point] = s.ctypes.data + size * point * sums
+    for tap in range(r * r):
+        targets[tap] = out.ctypes.data + size * (tap * cg * groups + g) * kg
+    for c in range(part[0], part[1]):
+        at, to = (c - part[0]) * filters, c * groups * kg
+        transform(transforms, FILTER_GRAD, sources, targets, at, to, kg)
