@@ -24,7 +24,7 @@ _GRACE = 1.0  # seconds that the rank which speaks gets to do so
 
 _FIXED = {
     *("net", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
-    *("batch_size", "normalize", "method", "plan", "shards", "seed"),
+    *("batch_size", "normalize", "method", "precision", "plan", "shards", "seed"),
 }
 
 
@@ -55,8 +55,12 @@ def main_group() -> None:
 @click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
               help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
 @click.option(
-    "--method", default="auto", show_default=True, help="auto, direct, lowering, pipelined or implicit."
+    "--method",
+    default="auto",
+    show_default=True,
+    help="auto, direct, lowering, pipelined, implicit or winograd.",
 )
+@click.option("--precision", help="Of convolutions, fast or exact (no winograd).  [default: fast]")
 @click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
 @click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
@@ -129,6 +133,7 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
         plan=options["plan"],
         transport=_transport(options),
         method=options["method"],
+        precision=options["precision"],
         seed=options["seed"],
         shards=options["shards"],
         preprocess=options["normalize"] or zoo.PREPROCESS[options["net"]],
@@ -159,6 +164,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
         optimizer=saved["optimizer"],
         transport=_transport(options),
         method=saved["method"],
+        precision=saved["precision"],
         seed=saved["seed"],
         shards=saved["shards"],
         metrics=saved["metrics"],

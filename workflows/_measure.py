@@ -120,7 +120,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], notes: Iterable[str] = (
 def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.1f}" if abs(cell) >= 20 else f"{cell:.2f}"
-    return str(cell)
+    return "" if cell is None else str(cell)
 
 
 def show_machine(facts: Mapping[str, Any]) -> None:

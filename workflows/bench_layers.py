@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
+from daskconv.errors import InputError
 from daskconv.geometry import Window
 from daskconv.graph import conv
-from daskconv.graph.choose import METHODS, PASSES, choose
+from daskconv.graph.choose import METHODS, PASSES, ConvShape, choose
 from daskconv.graph.threads import available_threads, one_thread_each
 from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
@@ -148,8 +149,10 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
     theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
     rows = []
     for name, ours in our_passes(layer, x, w, dy, threads).items():
-        real = {m: choose(m, layer.window, layer.c, layer.k) for m in methods}
-        runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods}
+        real = {m: real_method(m, layer) for m in methods}
+        if not real[methods[0]]:
+            continue
+        runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods if real[m]}
         times = alternate(runs | {layout: theirs[layout][name] for layout in LAYOUTS}, rounds)
         better = min(LAYOUTS, key=lambda layout: median(times[layout]))
         first = ratios(times[better], times[methods[0]])
@@ -157,7 +160,7 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
             {
                 "layer": layer.name,
                 "pass": name,
-                **{method: flops / median(times[method]) / 1e9 for method in methods},
+                **{m: flops / median(times[m]) / 1e9 if m in times else None for m in methods},
                 "PyTorch": flops / median(times[better]) / 1e9,
                 "layout": better,
                 "ratio": first["median"],
@@ -165,6 +168,15 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
             }
         )
     return rows
+
+
+def real_method(method: str, layer: Layer) -> str | None:
+    """Return what a method is for a layer, None where it cannot do it."""
+    shape = ConvShape(layer.window, (layer.size, layer.size), layer.c, layer.k)
+    try:
+        return choose(method, shape)
+    except InputError:
+        return None
 
 
 def our_passes(

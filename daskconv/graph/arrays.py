@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from daskconv.errors import InputError
 from daskconv.geometry import Padding, Window
 from daskconv.graph import conv
-from daskconv.graph.choose import choose
+from daskconv.graph.choose import ConvShape, choose
 from daskconv.graph.threads import available_threads
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     method: str = "auto",
+    precision: str | None = None,
     data_format: str = "NHWC",
 ) -> Array:
     """Convolve images with filters (cross-correlation, as every deep-learning library calls it).
@@ -52,11 +53,15 @@ def conv2d(
         TensorFlow's and ONNX's SAME_UPPER.
     groups : int
         Channel groups; c and k are multiples of it.
-    method : {"auto", "direct", "lowering", "pipelined", "implicit"}
+    method : {"auto", "direct", "lowering", "pipelined", "implicit", "winograd"}
         ``direct`` loops over the output; ``lowering`` is im2col of a thread's whole block and one product
         (Chellapilla et al. 2006); ``pipelined`` cuts both into tasks of one Dask graph so that one thread
         lowers while another multiplies (Sakiyama et al., Deep Learning on Large-scale Multicore Clusters);
-        ``implicit`` reads the image where it lies and makes no lowered copy. ``auto`` picks by shape.
+        ``implicit`` reads the image where it lies and makes no lowered copy; ``winograd`` does 3x3 and 5x5
+        kernels of stride 1 with a fraction of the products (Lavin and Gray 2016). ``auto`` picks by shape.
+    precision : {"fast", "exact"}, optional
+        "fast" lets ``auto`` take ``winograd``, whose float32 results differ by up to 5e-5 of their largest
+        element; "exact" does not. Dask's configuration ``daskconv.precision`` when not given, else "fast".
     data_format : {"NHWC", "NCHW"}
         Order of the axes of ``x`` and of the result.
 
@@ -84,7 +89,7 @@ def conv2d(
     _check_dtypes(x=x, w=w, bias=bias)
     if bias is not None and bias.shape != (w.shape[3],):
         raise InputError(f"bias has shape {bias.shape}: give one value for each of the {w.shape[3]} filters.")
-    method = choose(method, window, x.shape[3], w.shape[3])
+    method = choose(method, ConvShape(window, x.shape[1:3], x.shape[3], w.shape[3]), precision)
     if not _any_dask(x, w, bias):
         now = conv.forward(_now(x), _now(w), _now(bias), window, method, available_threads())
         return _restore(now, data_format)
@@ -104,6 +109,7 @@ def conv2d_input_grad(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     method: str = "auto",
+    precision: str | None = None,
     data_format: str = "NHWC",
 ) -> Array:
     """Return the gradient of a convolution by its input.
@@ -116,7 +122,7 @@ def conv2d_input_grad(
         The filters.
     x_shape : tuple of int
         The shape of the input, in ``data_format``.
-    stride, padding, dilation, groups, method, data_format
+    stride, padding, dilation, groups, method, precision, data_format
         As in :func:`conv2d`.
 
     Returns
@@ -140,7 +146,7 @@ def conv2d_input_grad(
     window = _window(x_shape, w.shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x_shape, w.shape, window)
     _check_dtypes(dy=dy, w=w)
-    method = choose(method, window, x_shape[3], w.shape[3])
+    method = choose(method, ConvShape(window, (x_shape[1], x_shape[2]), x_shape[3], w.shape[3]), precision)
     if not _any_dask(dy, w):
         now = conv.input_grad(_now(dy), _now(w), x_shape, window, method, available_threads())
         return _restore(now, data_format)
@@ -162,6 +168,7 @@ def conv2d_weight_grad(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     method: str = "auto",
+    precision: str | None = None,
     data_format: str = "NHWC",
 ) -> Array:
     """Return the gradient of a convolution by its filters, summed over all images.
@@ -174,7 +181,7 @@ def conv2d_weight_grad(
         The gradient by the output.
     w_shape : tuple of int
         (r, s, c / groups, k).
-    stride, padding, dilation, groups, method, data_format
+    stride, padding, dilation, groups, method, precision, data_format
         As in :func:`conv2d`.
 
     Returns
@@ -197,7 +204,7 @@ def conv2d_weight_grad(
     window = _window(x.shape, w_shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x.shape, w_shape, window)
     _check_dtypes(x=x, dy=dy)
-    method = choose(method, window, x.shape[3], w_shape[3])
+    method = choose(method, ConvShape(window, x.shape[1:3], x.shape[3], w_shape[3]), precision)
     if not _any_dask(x, dy):
         return conv.weight_grad(_now(x), _now(dy), tuple(w_shape), window, method, available_threads())
     axes = dict(zip("rsdk", w_shape, strict=True))

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dask
 
 from daskconv.errors import InputError
-from daskconv.geometry import Window
+from daskconv.geometry import Correlation, Pair, Window, forward_correlation
+from daskconv.kernels import winograd
 
 METHODS = ("direct", "lowering", "pipelined", "implicit", "winograd")
 PASSES = ("forward", "input_grad", "weight_grad")
+PRECISIONS = ("fast", "exact")
+
+# What transforming one channel of a tile's point costs, in multiplications of its products.
+_TRANSFORM_MACS = 16
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """What a choice depends on: a window on images of (h, w) pixels, c input and k output channels.
+
+    Examples
+    --------
+    >>> shape = ConvShape(Window.of(3, (28, 28), padding=1), (28, 28), 96, 128)
+    >>> choose("auto", shape), choose("auto", shape, "exact")
+    ('winograd', 'implicit')
+    """
+
+    window: Window
+    image: Pair
+    c: int
+    k: int
+
+    @property
+    def channels(self) -> Pair:
+        """Input and output channels of a group."""
+        return self.c // self.window.groups, self.k // self.window.groups
 
 
 def check_method(method: str) -> str:
@@ -18,21 +48,75 @@ def check_method(method: str) -> str:
     return method
 
 
-def choose(method: str, window: Window, c: int, k: int) -> str:
-    """Return the method of a pass with c input and k output channels; "auto" becomes a real one.
+def check_precision(precision: str | None) -> str:
+    """Return the precision; for None that of Dask's configuration ``daskconv.precision``, else "fast"."""
+    asked = dask.config.get("daskconv.precision", "fast") if precision is None else precision
+    if asked not in PRECISIONS:
+        raise InputError(f"precision is {asked!r}: choose fast or exact.")
+    return asked
 
-    A product whose group has only a few channels to reduce or to write leaves most of a vector register
-    empty, and the lowered copy costs more than it saves: there the simple loops win.
+
+def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
+    """Return the method of a convolution's passes; "auto" becomes a real one.
+
+    Parameters
+    ----------
+    method : str
+    shape : ConvShape
+    precision : {"fast", "exact"}, optional
+        "fast" allows methods whose error is up to 5e-5 of the largest result in float32, "exact" only those
+        that differ from the definition by the rounding of its sums.
     """
-    if check_method(method) != "auto":
+    allowed = check_precision(precision)
+    if check_method(method) == "winograd":
+        _check_winograd(shape, allowed)
+    if method != "auto":
         return method
-    narrow = min(c, k) // window.groups < 4 and window.groups > 1
-    if narrow:
+    # A product of a group with few channels leaves most of a vector register empty: the simple loops win.
+    if min(shape.channels) < 4 and shape.window.groups > 1:
         return "direct"
     # A 1x1 kernel has nothing to lower, and plain products of BLAS are faster there (workflows/bench_layers.py).
-    return "lowering" if window.taps == 1 else "implicit"
+    if shape.window.taps == 1:
+        return "lowering"
+    if allowed == "fast" and winograd.fits(shape.window) and _saves_products(shape):
+        return "winograd"
+    return "implicit"
 
 
-def choose_all(method: str, window: Window, c: int, k: int) -> Mapping[str, str]:
+def choose_all(method: str, shape: ConvShape, precision: str | None = None) -> Mapping[str, str]:
     """Return the method of each of the three passes."""
-    return {name: choose(method, window, c, k) for name in PASSES}
+    return dict.fromkeys(PASSES, choose(method, shape, precision))
+
+
+def _check_winograd(shape: ConvShape, precision: str) -> None:
+    if not winograd.fits(shape.window):
+        window = shape.window
+        raise InputError(
+            f"method winograd does kernels of {' and '.join(f'{r}x{r}' for r in winograd.KERNELS)} with stride and "
+            f"dilation 1, but the kernel is {window.kernel} with stride {window.stride} and dilation "
+            f"{window.dilation}: choose auto or implicit for this layer."
+        )
+    if precision == "exact":
+        raise InputError(
+            "method winograd is not exact to rounding: choose implicit for this layer, or precision fast."
+        )
+
+
+def _saves_products(shape: ConvShape) -> bool:
+    """Return whether Winograd's tiles, their transforms counted, multiply less than the taps inside the image do."""
+    correlation = forward_correlation(shape.window, *shape.image)
+    c, k = shape.channels
+    tile = winograd.tile_size(correlation)
+    points = winograd.count_tiles(correlation, tile) * (tile + shape.window.kernel[0] - 1) ** 2
+    return points * (c * k + _TRANSFORM_MACS * (c + k)) < _products(correlation, shape.image) * c * k
+
+
+def _products(correlation: Correlation, image: Pair) -> int:
+    """Return how many pixels the taps of all outputs of an image read, padding not counted."""
+    inside = [
+        sum(0 <= i + offset < size for i in range(outputs) for offset in offsets)
+        for offsets, outputs, size in zip(
+            (correlation.rows, correlation.cols), correlation.size, image, strict=True
+        )
+    ]
+    return inside[0] * inside[1]

@@ -17,16 +17,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation, Pair
+from daskconv.geometry import Correlation, Pair, Window
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, Tiles, add_tile, tiles_of
+from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 from daskconv.kernels.transform import (
     FILTER,
     FILTER_GRAD,
     INPUT,
     OUTPUT,
     OUTPUT_GRAD,
-    Transforms,
     transform,
     transforms_of,
 )
@@ -83,11 +82,10 @@ class Buffers(NamedTuple):
     panel: int
 
 
-def fits(correlation: Correlation) -> bool:
-    """Return whether a correlation is one that tiles can compute: square, of stride and dilation 1."""
-    c = correlation
-    dense = all(b - a == 1 for taps in (c.rows, c.cols) for a, b in zip(taps, taps[1:], strict=False))
-    return len(c.rows) == len(c.cols) and len(c.rows) in KERNELS and dense and c.step == c.spacing == (1, 1)
+def fits(window: Window) -> bool:
+    """Return whether tiles can compute a convolution and its gradients: square, of stride and dilation 1."""
+    rows, cols = window.kernel
+    return rows == cols and rows in KERNELS and window.stride == window.dilation == (1, 1)
 
 
 def tile_size(correlation: Correlation) -> int:
@@ -189,7 +187,7 @@ def correlate(
         start[1, :, : filters.filters] = bias.reshape(filters.groups, -1)
     zeros = scratch("zeros", (filters.channels,), x.dtype)
     zeros[:] = 0
-    _correlate(
+    arrays = (
         x.reshape(-1),
         filters.panels,
         start.reshape(-1),
@@ -198,20 +196,16 @@ def correlate(
         scratch("reads", (points * reads.points,), x.dtype),
         scratch("writes", (points * writes.points,), x.dtype),
         out.reshape(-1),
-        _map_of(correlation, x.shape[1:3], filters.m),
-        reads,
-        writes,
-        transforms,
-        micro,
-        (filters.groups, filters.channels, filters.filters, filters.stride),
-        tiles,
     )
+    where = _map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
+    channels = (filters.groups, filters.channels, filters.filters, filters.stride)
+    _correlate(arrays, where, (reads, writes), transforms, micro, channels, tiles)
 
 
 @njit(**options)
-def _correlate(
-    x, panels, start, zeros, spare, v, y, out, where, reads, writes, transforms, micro, channels, tiles
-):  # type: ignore[no-untyped-def]
+def _correlate(arrays, where, buffers, transforms, micro, channels, tiles):  # type: ignore[no-untyped-def]
+    x, _, _, zeros, spare, v, y, out = arrays
+    reads, writes = buffers
     groups, cg, kg, _ = channels
     a, size = transforms.points, transforms.itemsize
     pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
@@ -231,7 +225,7 @@ def _correlate(
                 )
                 transform(transforms, INPUT, pixels, transformed, 0, t * cg, cg)
             for point in range(a * a):
-                _multiply(panels, start, v, y, point, g, reads, writes, transforms, micro, channels, count)
+                _multiply(arrays, point, g, buffers, transforms, micro, channels, count)
             for t in range(count):
                 top, left, image = _locate(where, first + t, transforms.m)
                 base = out.ctypes.data + size * g * kg
@@ -271,8 +265,10 @@ def _list_pixels(places, base, image, origin, shape, channels, length, outside, 
 
 
 @njit(**options)
-def _multiply(panels, start, v, y, point, g, reads, writes, transforms, micro, channels, count):  # type: ignore[no-untyped-def]
+def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  # type: ignore[no-untyped-def]
     """Multiply a block of one point by its weights."""
+    _, panels, start, _, _, v, y, _ = arrays
+    reads, writes = buffers
     _, cg, kg, stride = channels
     size, width, padded = micro.itemsize, VECTORS * micro.lanes, writes.panel
     # The products of the point 1 are the sum of a tile's: a bias that they start with is added to every pixel.
@@ -299,6 +295,9 @@ def weight_grad(
     x: NDArray, dy: NDArray, correlation: Correlation, groups: int, tiles: Pair, out: NDArray
 ) -> None:
     """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images."""
+    if tiles[0] == tiles[1]:
+        out[...] = 0
+        return
     m, r = tile_size(correlation), len(correlation.rows)
     transforms, micro = transforms_of(m, r, x.dtype), tiles_of(x.dtype)
     points, width = transforms.points**2, VECTORS * micro.lanes
@@ -316,30 +315,26 @@ def weight_grad(
     zeros[:] = 0
     if kg < filters:
         scratch("writes", (points * gradients.points,), x.dtype)[:] = 0
+    arrays = (
+        x.reshape(-1),
+        dy.reshape(-1),
+        zeros,
+        scratch("reads", (points * reads.points,), x.dtype),
+        scratch("writes", (points * gradients.points,), x.dtype),
+        scratch("sums", (points * sums,), x.dtype),
+        out.reshape(-1),
+    )
+    where = _map_of(correlation, (x.shape[1], x.shape[2]), m)
     for first in range(0, cg, channels):
-        _weight_grad(
-            x.reshape(-1),
-            dy.reshape(-1),
-            zeros,
-            scratch("reads", (points * reads.points,), x.dtype),
-            scratch("writes", (points * gradients.points,), x.dtype),
-            scratch("sums", (points * sums,), x.dtype),
-            out.reshape(-1),
-            _map_of(correlation, x.shape[1:3], m),
-            reads,
-            gradients,
-            transforms,
-            micro,
-            (groups, cg, kg, sums, filters),
-            (first, min(first + channels, cg)),
-            tiles,
-        )
+        span = (first, min(first + channels, cg))
+        sizes = (groups, cg, kg, sums, filters)
+        _weight_grad(arrays, where, (reads, gradients), transforms, micro, sizes, span, tiles)
 
 
 @njit(**options)
-def _weight_grad(
-    x, dy, zeros, v, u, s, out, where, reads, gradients, transforms, micro, channels, part, tiles
-):  # type: ignore[no-untyped-def]
+def _weight_grad(arrays, where, buffers, transforms, micro, channels, part, tiles):  # type: ignore[no-untyped-def]
+    x, dy, zeros, v, u, s, out = arrays
+    reads, gradients = buffers
     groups, cg, kg, _, _ = channels
     a, m, size = transforms.points, transforms.m, transforms.itemsize
     pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
@@ -362,7 +357,7 @@ def _weight_grad(
                 _to_panels(transforms, micro, OUTPUT_GRAD, outputs, factors, (0, kg), gradients, t)
             for point in range(a * a):
                 onto = 0 if first == tiles[0] else 1
-                _accumulate(v, u, s, zeros, point, reads, gradients, micro, channels, part, count, onto)
+                _accumulate(arrays, point, buffers, micro, channels, part, count, onto)
         _transform_sums(s, out, g, transforms, channels, part)
 
 
@@ -376,8 +371,10 @@ def _to_panels(transforms, micro, which, sources, targets, part, buffers, t):  #
 
 
 @njit(**options)
-def _accumulate(v, u, s, zeros, point, reads, gradients, micro, channels, part, count, onto):  # type: ignore[no-untyped-def]
+def _accumulate(arrays, point, buffers, micro, channels, part, count, onto):  # type: ignore[no-untyped-def]
     """Add a block's products of one point to its sums (channels, filters)."""
+    _, _, zeros, v, u, s, _ = arrays
+    reads, gradients = buffers
     _, _, kg, sums, filters = channels
     size, width = micro.itemsize, VECTORS * micro.lanes
     for panel, c in enumerate(range(0, part[1] - part[0], width)):

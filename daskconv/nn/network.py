@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.errors import InputError
-from daskconv.graph.choose import check_method
+from daskconv.graph.choose import check_method, check_precision
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 
 INPUT = "input"
@@ -130,15 +130,19 @@ class Network:
         return {node.name: node.layer.flops(self.input_of(node, shapes)) for node in self.nodes}
 
     def choose_methods(
-        self, input_shape: Shape, method: str | Mapping[str, str]
+        self, input_shape: Shape, method: str | Mapping[str, str], precision: str | None = None
     ) -> dict[str, dict[str, str]]:
         """Return the method of each convolution and pass; a mapping names it by layer, "auto" elsewhere."""
+        allowed = check_precision(precision)
         shapes = self.shapes(input_shape)
         by_layer = self._methods_by_layer(method)
-        chosen = {
-            node.name: dict(node.layer.choose_methods(self.input_of(node, shapes), by_layer[node.name]))
-            for node in self.nodes
-        }
+        chosen = {}
+        for node in self.nodes:
+            shape = self.input_of(node, shapes)
+            try:
+                chosen[node.name] = dict(node.layer.choose_methods(shape, by_layer[node.name], allowed))
+            except InputError as error:
+                raise InputError(f"{node.name}: {error}") from None
         named = set(method) if isinstance(method, Mapping) else set()
         useless = sorted(name for name in named if not chosen[name])
         if useless:

@@ -69,10 +69,11 @@ def partition(
     optimizer: Any,
     trainable: Sequence[str] | None,
     seed: int,
+    precision: str | None = None,
     dtype: str = "float32",
 ) -> Program:
     """Return the Program of a plan for one network, input shape and batch."""
-    methods = network.choose_methods(input_shape, method)
+    methods = network.choose_methods(input_shape, method, precision)
     return Program(
         network=network,
         input_shape=input_shape,

@@ -11,6 +11,7 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
+from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import available_threads, execute, one_thread_each
 from daskconv.nn.layers.base import Arrays, Context, Shape
 from daskconv.nn.network import Network
@@ -53,7 +54,7 @@ class Model:
     class_names: tuple[str, ...] = ()
     input_shape: Shape = ()
 
-    def predict(self, images: Any) -> Any:
+    def predict(self, images: Any, *, precision: str | None = None) -> Any:
         """Return the network's output for raw images.
 
         Parameters
@@ -61,6 +62,8 @@ class Model:
         images : array (n, h, w, c)
             uint8 or float. NumPy gives NumPy, computed on this process's threads; a Dask array,
             chunked along n in any way, gives a lazy Dask array.
+        precision : {"fast", "exact"}, optional
+            Of convolutions, as in :func:`daskconv.conv2d`.
 
         Returns
         -------
@@ -75,8 +78,8 @@ class Model:
         images = as_images(images, "images")
         self.check_images(tuple(int(size) for size in images.shape[1:]))
         if hasattr(images, "dask"):
-            return self._predict_lazily(images)
-        plan = self.plan(images.shape[1:])
+            return self._predict_lazily(images, check_precision(precision))
+        plan = self.plan(images.shape[1:], precision)
         graph = {
             ("predict", i): Task(
                 ("predict", i), predict_block, self, plan, images[start : start + plan.block], start
@@ -99,7 +102,7 @@ class Model:
                     "resize or crop the images."
                 )
 
-    def _predict_lazily(self, images: Any) -> Any:
+    def _predict_lazily(self, images: Any, precision: str) -> Any:
         import dask.array as da
         from dask import delayed
 
@@ -110,6 +113,7 @@ class Model:
             predict_chunk,
             images,
             model=delayed(self),
+            precision=precision,
             dtype=dtype,
             drop_axis=[1, 2, 3],
             new_axis=list(range(1, 1 + len(shape))),
@@ -117,9 +121,9 @@ class Model:
             meta=np.empty((0,) * (1 + len(shape)), dtype),
         )
 
-    def plan(self, shape: Shape) -> PredictPlan:
+    def plan(self, shape: Shape, precision: str | None = None) -> PredictPlan:
         """Return the methods and the block size for images of this shape (h, w, c)."""
-        methods = self.network.choose_methods(shape, "auto")
+        methods = self.network.choose_methods(shape, "auto", precision)
         # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
         return PredictPlan(methods, 4 * block_images(self.network, shape, methods))
 
@@ -148,9 +152,9 @@ def predict_block(
     return model.network.forward(model.params, x, Context(), plan.methods)[0]
 
 
-def predict_chunk(images: NDArray, *, model: Model) -> NDArray:
+def predict_chunk(images: NDArray, *, model: Model, precision: str) -> NDArray:
     """Return the output for one chunk of a Dask array, block by block on this thread."""
-    plan = model.plan(images.shape[1:])
+    plan = model.plan(images.shape[1:], precision)
     with one_thread_each():
         starts = range(0, len(images), plan.block)
         return np.concatenate(

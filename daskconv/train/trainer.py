@@ -13,6 +13,7 @@ import numpy as np
 
 from daskconv import events
 from daskconv.errors import InputError, Interrupted, check_count
+from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
 from daskconv.nn.losses import Loss, mean_squared_error, resolve_loss, takes_classes
@@ -67,6 +68,8 @@ class Trainer:
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
     method : str or mapping
         Algorithm of all convolutions, or of those that are named.
+    precision : {"fast", "exact"}, optional
+        Whether "auto" may take methods that are not exact to rounding, as in :func:`daskconv.conv2d`.
     client : distributed.Client, optional
         The active one when not given.
     seed : int
@@ -103,6 +106,7 @@ class Trainer:
         plan: str | Plan = "data",
         transport: str = "auto",
         method: str | Mapping[str, str] = "auto",
+        precision: str | None = None,
         client: Any = None,
         seed: int = 0,
         shards: int | None = None,
@@ -128,7 +132,7 @@ class Trainer:
         self.plan = resolve_plan(plan, shards)
         self.transport, self.client = transport, client
         check_transport(transport)
-        self.method, self.seed = method, _check_seed(seed)
+        self.method, self.precision, self.seed = method, check_precision(precision), _check_seed(seed)
         self.threads = None if threads is None else check_threads(threads)
         self.preprocess = preprocess
         self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
@@ -161,6 +165,7 @@ class Trainer:
             input_shape=input_shape,
             batch_size=batch_size,
             method=self.method,
+            precision=self.precision,
             loss=self.loss,
             metrics=self.metrics,
             optimizer=self.optimizer,
@@ -358,6 +363,7 @@ class Trainer:
             "images": len(train),
             "targets with the checksum": crc32(train.y.tobytes()),
             "method": self.method,
+            "precision": self.precision,
             "methods": program.methods,
             "metrics": self.metrics,
             "trainable": program.trainable,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 import daskconv
 from daskconv.graph import pipeline
-from daskconv.kernels import lowering, scratch
+from daskconv.kernels import implicit, implicit_grad, lowering, scratch, winograd
 from reference import METHODS, PASSES, Case, cases, run_passes, small_cuts
 
 
@@ -29,7 +29,7 @@ class Poison:
         self.given: list[np.ndarray] = []
         for name in ("empty", "empty_like"):
             patch.setattr(np, name, self.spoil(getattr(np, name)))
-        for user in (lowering, pipeline):
+        for user in (lowering, pipeline, implicit, implicit_grad, winograd):
             patch.setattr(user, "scratch", self.spoil(scratch.scratch))
         patch.setattr(pipeline, "timed", self.timed)
 
@@ -103,6 +103,27 @@ def test_many_blocks_write_every_element(poison, case, method, threads):
         got = run_passes(case, method, arrays)
     for name, want in case.expected(*arrays).items():
         np.testing.assert_allclose(got[name], want, rtol=1e-3, atol=1e-3)
+
+
+TILED = Case(n=5, image=(12, 11), channels=11, filters=21, kernel=(3, 3), padding=1, dtype="float32")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_winograd_writes_every_element(poison, threads):
+    arrays = TILED.arrays()
+    with dask.config.set({"daskconv.threads": threads}):
+        got = run_passes(TILED, "winograd", arrays)
+    for name, want in TILED.expected(*arrays).items():
+        assert poison.handed_out(got[name]) or name == "weight_grad"
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=5e-5 * abs(want).max())
+
+
+def test_winograd_gives_the_same_bits_on_any_threads(many_cuts):
+    results = []
+    for threads in (1, 2, 3, 2):
+        with dask.config.set({"daskconv.threads": threads}):
+            results.append(bits(run_passes(TILED, "winograd")))
+    assert all(result == results[0] for result in results)
 
 
 @pytest.mark.parametrize("method", ["lowering", "pipelined"])

@@ -3,7 +3,7 @@
 import pytest
 
 from daskconv.geometry import Window
-from daskconv.graph.choose import check_method, choose, choose_all
+from daskconv.graph.choose import ConvShape, check_method, choose, choose_all
 from reference import METHODS, refuse
 
 
@@ -21,24 +21,42 @@ from reference import METHODS, refuse
     ],
 )
 def test_auto_takes_direct_for_narrow_groups_only(groups, c, k, method):
-    assert choose("auto", Window((3, 3), groups=groups), c, k) == method
+    assert choose("auto", square(3, groups, c, k, stride=2)) == method
+
+
+def square(kernel, groups=1, c=64, k=64, **options):
+    return ConvShape(Window.of(kernel, (14, 14), groups=groups, **options), (14, 14), c, k)
 
 
 def test_auto_takes_products_of_blas_for_1x1_kernels():
-    assert choose("auto", Window((1, 1)), 64, 64) == "lowering"
+    assert choose("auto", square(1)) == "lowering"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("kernel", "c", "k", "method"),
+    [(3, 64, 64, "winograd"), (5, 16, 48, "winograd"), (3, 3, 16, "implicit"), (3, 8, 8, "implicit"),
+     (7, 64, 64, "implicit"), (5, 1, 32, "implicit")],
+)  # fmt: skip
+def test_auto_takes_winograd_where_channels_repay_its_transforms(kernel, c, k, method):
+    assert choose("auto", square(kernel, c=c, k=k, padding=kernel // 2)) == method
+
+
+def test_auto_counts_the_taps_inside_the_image():
+    tiny = ConvShape(Window.of(3, (1, 1), padding=1), (1, 1), 256, 256)
+    assert choose("auto", tiny) == "implicit"
+
+
+@pytest.mark.parametrize("method", (*METHODS, "winograd"))
 def test_a_named_method_is_taken(method):
     assert check_method(method) == method
-    assert choose_all(method, Window((3, 3), groups=64), 64, 64) == {
+    assert choose_all(method, square(3, 64)) == {
         "forward": method,
         "input_grad": method,
         "weight_grad": method,
     }
 
 
-@pytest.mark.parametrize("method", ["winograd", "", None, "Direct"])
+@pytest.mark.parametrize("method", ["Winograd", "", None, "Direct"])
 def test_an_unknown_method_is_refused_with_the_known_ones(method):
-    sentence = refuse(f"method is {method!r}", choose, method, Window((3, 3)), 4, 4)
-    assert all(known in sentence for known in (*METHODS, "auto"))
+    sentence = refuse(f"method is {method!r}", choose, method, square(3))
+    assert all(known in sentence for known in (*METHODS, "winograd", "auto"))

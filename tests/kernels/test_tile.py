@@ -11,7 +11,7 @@ import pytest
 
 from daskconv.kernels.tile import VECTORS, add_tile, most_rows, registers, tiles_of
 
-CHECK = Path(__file__).parent / "implicit_check.py"
+CHECK = Path(__file__).parent / "processor_check.py"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -62,6 +62,7 @@ def test_other_processors_get_kernels_that_are_right(name, features, vector_byte
     environ = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     said = subprocess.run([sys.executable, CHECK], env=environ, capture_output=True, text=True, timeout=250)
     assert said.returncode == 0, said.stderr
-    width, error = said.stdout.split()
+    width, implicit, winograd = said.stdout.split()
     assert int(width) == vector_bytes
-    assert float(error) < 40
+    assert float(implicit) < 40
+    assert float(winograd) < 400

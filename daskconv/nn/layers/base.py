@@ -96,7 +96,7 @@ class Layer:
         """Return the operations of one image's forward pass; 0 where memory is what counts."""
         return 0
 
-    def choose_methods(self, shape: Any, method: str) -> Mapping[str, str]:
+    def choose_methods(self, shape: Any, method: str, precision: str) -> Mapping[str, str]:
         """Return the convolution method of each pass; empty for layers without one."""
         return {}
 

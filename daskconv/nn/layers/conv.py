@@ -15,7 +15,7 @@ from daskconv.errors import InputError, check_count
 from daskconv.geometry import Padding, Window
 from daskconv.graph import conv
 from daskconv.graph.arrays import check_channels
-from daskconv.graph.choose import choose_all
+from daskconv.graph.choose import ConvShape, choose_all
 from daskconv.kernels.reduce import sum_rows
 from daskconv.nn.initializers import Constant, HeNormal, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
@@ -71,9 +71,10 @@ class Conv2D(Layer):
         h, w, c = shape
         return self.window(shape).flops(1, h, w, c, self.filters)
 
-    def choose_methods(self, shape: Shape, method: str) -> Mapping[str, str]:
+    def choose_methods(self, shape: Shape, method: str, precision: str) -> Mapping[str, str]:
         """Return the method of each pass."""
-        return choose_all(method, self.window(shape), shape[2], self.filters)
+        h, w, c = shape
+        return choose_all(method, ConvShape(self.window(shape), (h, w), c, self.filters), precision)
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the convolution, and its input for the weight gradient."""

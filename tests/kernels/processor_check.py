@@ -1,4 +1,4 @@
-"""Compare the implicit kernels with the direct ones in float64; run in a process of its own for another processor."""
+"""Compare generated kernels with the direct ones in float64; run in a process of its own for another processor."""
 
 import sys
 
@@ -16,19 +16,24 @@ CASES = [
     (1, 12, 12, 6, 8, (3, 2), {"groups": 2, "stride": 3, "padding": 2}),
 ]
 
+TILED = [
+    (2, 9, 11, 19, 37, (3, 3), {"padding": 1}),
+    (1, 14, 13, 12, 10, (5, 5), {"padding": 2, "groups": 2}),
+]
 
-def worst_error() -> float:
+
+def worst_error(method: str, cases: list) -> float:
     """Return the largest error of all, relative to the result, in units of the dtype's precision."""
     worst = 0.0
     for dtype in (np.float32, np.float64):
-        for n, h, w, c, k, kernel, options in CASES:
+        for n, h, w, c, k, kernel, options in cases:
             window = Window.of(kernel, (h, w), **options)
             generator = np.random.default_rng(0)
             x = generator.standard_normal((n, h, w, c))
             weight = generator.standard_normal((*kernel, c // window.groups, k))
             dy = generator.standard_normal((n, *window.output_size(h, w), k))
             wide = passes(x, weight, dy, window, "direct")
-            found = passes(x.astype(dtype), weight.astype(dtype), dy.astype(dtype), window, "implicit")
+            found = passes(x.astype(dtype), weight.astype(dtype), dy.astype(dtype), window, method)
             for right, result in zip(wide, found, strict=True):
                 error = abs(result - right).max() / abs(right).max() / np.finfo(dtype).eps
                 worst = max(worst, float(error))
@@ -46,4 +51,5 @@ def passes(
 
 
 if __name__ == "__main__":
-    print(registers()[0], worst_error(), file=sys.stdout)
+    errors = worst_error("implicit", CASES), worst_error("winograd", TILED)
+    print(registers()[0], *errors, file=sys.stdout)
