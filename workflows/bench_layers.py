@@ -222,7 +222,7 @@ def ceiling() -> float:
     rounds, best = 200_000, float("inf")
     for _ in range(9):
         started = perf_counter()
-        add_tile(tiles, (rows, VECTORS), addresses, (1, width), (1, 1, rounds), (0, 0, 0), (0, 0, 0), 1)
+        add_tile(tiles, (rows, VECTORS, 1), addresses, (1, width), (1, 1, rounds), (0, 0, 0), (0, 0, 0), 1)
         best = min(best, perf_counter() - started)
     return 2 * rows * width * rounds / best / 1e9
 

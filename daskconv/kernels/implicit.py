@@ -273,7 +273,7 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, 
         if depth == c and cols.step == 1:  # neighbouring taps and all their channels are one run in memory
             counts = (height, 1, (last - first) * depth)
         addresses = (a + first * a_steps[1] * size, b + first * b_steps[1] * size, at, begin)
-        shape, onto = (m, part.vectors), 0 if fresh else 1
+        shape, onto = (m, part.vectors, 1), 0 if fresh else 1
         add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, onto)
     elif fresh:
         for r in range(m):
@@ -290,5 +290,5 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, 
                 at + left * to_row * size,
                 begin,
             )
-            shape, counts = (right - left, part.vectors), (height, 1, depth)
+            shape, counts = (right - left, part.vectors, 1), (height, 1, depth)
             add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, 1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.implicit import Rows, copy_rows, long_lines, options, valid, walk_of
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
+from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
 # Output gradients that are read again for every tap stay in L1.
 _STRIP_BYTES = 16 << 10
@@ -142,18 +142,18 @@ def _add_block(x, strip, edge, out, walk, tiles, part, block, cg):  # type: igno
     counts = (part.images, block.rows[1] - block.rows[0], block.cols[1] - block.cols[0])
     a_steps = (h * w * c, walk.step[0] * w * c, walk.step[1] * c)
     b_steps = (part.height * q * width, q * width, width)
-    count = (block.elements + tiles[part.vectors] - 1) // tiles[part.vectors]
+    ragged = part.filters < part.vectors * tiles.lanes
     at = block.element * k + part.filter
-    for tile in range(count):
-        m = block.elements // count + (1 if tile < block.elements % count else 0)
-        to, to_at, to_row = out, at, k
-        if part.filters < part.vectors * tiles.lanes:
-            to, to_at, to_row = edge, 0, width
-            copy_rows(out, at, k, edge, 0, width, m, part.filters)
-        sums = to.ctypes.data + tiles.itemsize * to_at
-        shape, addresses = (m, part.vectors), (a, b, sums, sums)
-        add_tile(tiles, shape, addresses, (1, to_row), counts, a_steps, b_steps, 1)
-        if part.filters < part.vectors * tiles.lanes:
-            copy_rows(edge, 0, width, out, at, k, m, part.filters)
-        a += tiles.itemsize * m
-        at += m * k
+    for rows, number in columns_of(block.elements, tiles[part.vectors]):
+        for _ in range(number if ragged else min(number, 1)):
+            to, to_at, to_row = out, at, k
+            if ragged:
+                to, to_at, to_row = edge, 0, width
+                copy_rows(out, at, k, edge, 0, width, rows, part.filters)
+            sums = to.ctypes.data + tiles.itemsize * to_at
+            shape, addresses = (rows, part.vectors, 1 if ragged else number), (a, b, sums, sums)
+            add_tile(tiles, shape, addresses, (1, to_row), counts, a_steps, b_steps, 1)
+            if ragged:
+                copy_rows(edge, 0, width, out, at, k, rows, part.filters)
+            a += tiles.itemsize * shape[0] * shape[2]
+            at += shape[0] * shape[2] * k

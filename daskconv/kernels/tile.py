@@ -16,6 +16,8 @@ Numba compiles one function a shape of tile, for the vectors of the processor it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -78,13 +80,13 @@ def tiles_of(dtype: DTypeLike) -> Tiles:
 
 @njit(nogil=True, cache=True)
 def add_tile(tiles, shape, addresses, rows, counts, a_steps, b_steps, onto):  # type: ignore[no-untyped-def]
-    """Write a tile's sums to c, from those already there (``onto``) or from a row of ``start``.
+    """Write the sums of a column of tiles to c, from those already there (``onto``) or from a row of ``start``.
 
     Parameters
     ----------
     tiles : Tiles
-    shape : (int, int)
-        Rows, 1 to ``tiles[vectors]``, and vectors, 1 to VECTORS.
+    shape : (int, int, int)
+        Rows of a tile, 1 to ``tiles[vectors]``, its vectors, 1 to VECTORS, and tiles, each below the one before.
     addresses : (int, int, int, int)
         Of a, b, c and start, whose element is of the tiles' dtype.
     rows : (int, int)
@@ -97,7 +99,16 @@ def add_tile(tiles, shape, addresses, rows, counts, a_steps, b_steps, onto):  # 
     call_at(tiles.function, shape + addresses + rows + counts + a_steps + b_steps + (onto,))
 
 
-_JOB = ["rows", "vectors", "a", "b", "c", "start", "a_row", "c_row"]
+@njit(nogil=True, cache=True)
+def columns_of(rows, most):  # type: ignore[no-untyped-def]
+    """Cut rows into tiles of nearly equal height: ((rows of a tile, tiles), (one row less, tiles)); none may be 0."""
+    count = (rows + most - 1) // most
+    higher = rows % count
+    height = rows // count
+    return ((height + 1, higher), (height, count - higher))
+
+
+_JOB = ["rows", "vectors", "tiles", "a", "b", "c", "start", "a_row", "c_row"]
 _JOB += [f"{what}{depth}" for what in "nab" for depth in range(3)] + ["onto"]
 
 
@@ -185,22 +196,29 @@ class _TileWriter:
             self.args[name] = self.builder.inttoptr(self.args[name], element.as_pointer())
 
     def write(self) -> None:
-        """Load the sums, run the loops, store the sums."""
+        """Write a loop over the tiles."""
         builder, args = self.builder, self.args
         self.sums = [[builder.alloca(self.use.kind) for _ in range(self.vectors)] for _ in range(self.rows)]
         self.offsets = self._row_offsets()
+        moves = [builder.mul(args[f"{name}_row"], ir.Constant(I64, self.rows)) for name in "ac"]
+        with self._rounds(args["tiles"], (args["a"], moves[0]), (args["c"], moves[1])) as (a, c):
+            self._write_tile(a, c)
+        builder.ret_void()
+
+    def _write_tile(self, a: Any, c: Any) -> None:
+        """Load the sums, run the loops, store the sums."""
+        builder, args = self.builder, self.args
         zero = ir.Constant(I64, 0)
         with builder.if_else(builder.icmp_signed("!=", args["onto"], zero)) as (onto, anew):
             with onto:
-                self._each_sum(lambda sum_, at: builder.store(self.use.load(at), sum_))
+                self._each_sum(c, lambda sum_, at: builder.store(self.use.load(at), sum_))
             with anew:
                 row = [self.use.load(self._at(args["start"], v)) for v in range(self.vectors)]
                 for sums in self.sums:
                     for sum_, value in zip(sums, row, strict=True):
                         builder.store(value, sum_)
-        self._loop(0, args["a"], args["b"])
-        self._each_sum(lambda sum_, at: self.use.store(builder.load(sum_), at))
-        builder.ret_void()
+        self._loop(0, a, args["b"])
+        self._each_sum(c, lambda sum_, at: self.use.store(builder.load(sum_), at))
 
     def _row_offsets(self) -> list[Any]:
         """Return each row's distance from the first, in registers; fixed ones where the rows are neighbours."""
@@ -214,31 +232,38 @@ class _TileWriter:
         kind = ir.FunctionType(value.type, [value.type])
         return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
 
-    def _each_sum(self, act: Any) -> None:
+    def _each_sum(self, c: Any, act: Any) -> None:
         for row, sums in enumerate(self.sums):
             distance = self.builder.mul(self.args["c_row"], ir.Constant(I64, row))
-            start = self.builder.gep(self.args["c"], [distance])
+            start = self.builder.gep(c, [distance])
             for v, sum_ in enumerate(sums):
                 act(sum_, self._at(start, v))
 
     def _loop(self, depth: int, a: Any, b: Any) -> None:
         """Write a loop that moves a and b by their steps, and inside of it the next one."""
-        builder = self.builder
-        before = builder.block
+        args = self.args
+        moving = (a, args[f"a{depth}"]), (b, args[f"b{depth}"])
+        with self._rounds(args[f"n{depth}"], *moving) as (here_a, here_b):
+            if depth < 2:
+                self._loop(depth + 1, here_a, here_b)
+            else:
+                self._add_products(here_a, here_b)
+
+    @contextmanager
+    def _rounds(self, count: Any, *pointers: tuple[Any, Any]) -> Iterator[list[Any]]:
+        """Write a loop of so many rounds, at least one, each of which moves pointers by a step."""
+        builder, before = self.builder, self.builder.block
         body, after = self.function.append_basic_block(), self.function.append_basic_block()
         builder.branch(body)
         builder.position_at_end(body)
-        left, here_a, here_b = builder.phi(I64), builder.phi(a.type), builder.phi(b.type)
-        for phi, first in ((left, self.args[f"n{depth}"]), (here_a, a), (here_b, b)):
+        firsts = [count, *(first for first, _ in pointers)]
+        phis = [builder.phi(first.type) for first in firsts]
+        for phi, first in zip(phis, firsts, strict=True):
             phi.add_incoming(first, before)
-        if depth < 2:
-            self._loop(depth + 1, here_a, here_b)
-        else:
-            self._add_products(here_a, here_b)
-        fewer = builder.sub(left, ir.Constant(I64, 1))
-        next_a = builder.gep(here_a, [self.args[f"a{depth}"]])
-        next_b = builder.gep(here_b, [self.args[f"b{depth}"]])
-        for phi, value in ((left, fewer), (here_a, next_a), (here_b, next_b)):
+        yield phis[1:]
+        fewer = builder.sub(phis[0], ir.Constant(I64, 1))
+        moved = [builder.gep(phi, [step]) for phi, (_, step) in zip(phis[1:], pointers, strict=True)]
+        for phi, value in zip(phis, [fewer, *moved], strict=True):
             phi.add_incoming(value, builder.block)
         builder.cbranch(builder.icmp_signed(">", fewer, ir.Constant(I64, 0)), body, after)
         builder.position_at_end(after)

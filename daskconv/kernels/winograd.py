@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair, Window
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
+from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import (
     FILTER,
     FILTER_GRAD,
@@ -111,22 +111,19 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
-    taps = w[list(correlation.kernel_rows)][:, list(correlation.kernel_cols)]
-    r, _, cg, k = taps.shape
-    if transposed:
-        split = taps.reshape(r, r, cg, groups, k // groups).transpose(0, 1, 4, 3, 2)
-        cg, k = k // groups, cg * groups
-        taps = split.reshape(r, r, cg, k)
-    taps = np.ascontiguousarray(taps)
+    r, _, c, k = w.shape
+    c, k = (k // groups, c) if transposed else (c, k // groups)
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
     width = VECTORS * transforms.lanes
-    count = -(-(k // groups) // width)
-    stride = _odd_lines(count * cg * width, transforms.itemsize)
-    panels = np.empty(groups * transforms.points**2 * stride, w.dtype)
-    if k // groups < count * width:
-        panels[:] = 0
-    _pack(taps.reshape(-1), panels, stride, transforms, width, (groups, cg, k // groups))
-    return Filters(panels, stride, groups, cg, k // groups, transforms.m, r)
+    count = -(-k // width)
+    stride = _odd_lines(count * c * width, transforms.itemsize)
+    panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
+    panel = scratch("panel", (r * r, c, width), w.dtype)
+    order = np.array(
+        [row * r + column for row in correlation.kernel_rows for column in correlation.kernel_cols]
+    )
+    _pack(w.reshape(-1), order, transposed, panel, panels, stride, transforms, (groups, c, k))
+    return Filters(panels, stride, groups, c, k, transforms.m, r)
 
 
 def _odd_lines(elements: int, itemsize: int) -> int:
@@ -136,22 +133,42 @@ def _odd_lines(elements: int, itemsize: int) -> int:
 
 
 @njit(**options)
-def _pack(taps, panels, stride, transforms, width, channels):  # type: ignore[no-untyped-def]
-    groups, cg, kg = channels
-    r, points, size = transforms.r, transforms.points**2, transforms.itemsize
-    sources = np.empty(r * r, np.int64)
-    targets = np.empty(points, np.int64)
-    count = (kg + width - 1) // width
-    for tap in range(r * r):
-        sources[tap] = taps.ctypes.data + size * tap * cg * groups * kg
+def _pack(w, order, transposed, panel, panels, stride, transforms, channels):  # type: ignore[no-untyped-def]
+    """Transform a panel of filters after the other, from a copy in which its channels are neighbours."""
+    groups, c, k = channels
+    points, size, width = transforms.points**2, transforms.itemsize, panel.shape[2]
+    sources, targets = np.empty(len(order), np.int64), np.empty(points, np.int64)
+    for tap in range(len(order)):
+        sources[tap] = panel.ctypes.data + size * tap * c * width
     for g in range(groups):
         for point in range(points):
             targets[point] = panels.ctypes.data + size * (g * points + point) * stride
-        for c in range(cg):
-            for panel in range(count):
-                at = (c * groups + g) * kg + panel * width
-                to = (panel * cg + c) * width
-                transform(transforms, FILTER, sources, targets, at, to, min(width, kg - panel * width))
+        for first in range(0, k, width):
+            filters = min(width, k - first)
+            if filters < width:
+                panel[:] = 0
+            for tap in range(len(order)):
+                if transposed:
+                    _copy_transposed(
+                        w, ((order[tap] * k + first) * groups + g) * c, c * groups, filters, panel[tap]
+                    )
+                else:
+                    _copy(w, (order[tap] * c * groups + g) * k + first, k * groups, filters, panel[tap])
+            transform(transforms, FILTER, sources, targets, 0, first * c, c * width)
+
+
+@njit(**options)
+def _copy(w, at, step, filters, panel):  # type: ignore[no-untyped-def]
+    for c in range(len(panel)):
+        for f in range(filters):
+            panel[c, f] = w[at + c * step + f]
+
+
+@njit(**options)
+def _copy_transposed(w, at, step, filters, panel):  # type: ignore[no-untyped-def]
+    for f in range(filters):
+        for c in range(len(panel)):
+            panel[c, f] = w[at + f * step + c]
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
@@ -277,18 +294,18 @@ def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  #
     b = panels.ctypes.data + size * (g * transforms.points**2 + point) * stride
     for panel in range(0, padded, width):
         vectors = (min(width, kg - panel) + micro.lanes - 1) // micro.lanes
-        pieces = (count + micro[vectors] - 1) // micro[vectors]
         t = 0
-        for piece in range(pieces):
-            m = count // pieces + (1 if piece < count % pieces else 0)
+        for rows, number in columns_of(count, micro[vectors]):
             addresses = (
                 v.ctypes.data + size * (point * reads.points + t * cg),
                 b + size * panel * cg,
                 y.ctypes.data + size * (point * writes.points + t * padded + panel),
                 begin + (size * panel if point == one else 0),
             )
-            add_tile(micro, (m, vectors), addresses, (cg, padded), (1, 1, cg), (0, 0, 1), (0, 0, width), 0)
-            t += m
+            shape, counts = (rows, vectors, number), (1, 1, cg)
+            if number > 0:
+                add_tile(micro, shape, addresses, (cg, padded), counts, (0, 0, 1), (0, 0, width), 0)
+            t += rows * number
 
 
 def weight_grad(
@@ -381,19 +398,18 @@ def _accumulate(arrays, point, buffers, micro, channels, part, count, onto):  # 
         length = min(width, part[1] - part[0] - c)
         for column, k in enumerate(range(0, kg, width)):
             vectors = (min(width, kg - k) + micro.lanes - 1) // micro.lanes
-            pieces = (length + micro[vectors] - 1) // micro[vectors]
             row = 0
-            for piece in range(pieces):
-                rows = length // pieces + (1 if piece < length % pieces else 0)
+            for rows, number in columns_of(length, micro[vectors]):
                 addresses = (
                     v.ctypes.data + size * (point * reads.points + panel * reads.panel + row),
                     u.ctypes.data + size * (point * gradients.points + column * gradients.panel),
                     s.ctypes.data + size * (point * sums + (c + row) * filters + k),
                     zeros.ctypes.data,
                 )
-                steps = (0, 0, width)
-                add_tile(micro, (rows, vectors), addresses, (1, filters), (1, 1, count), steps, steps, onto)
-                row += rows
+                shape, steps = (rows, vectors, number), (0, 0, width)
+                if number > 0:
+                    add_tile(micro, shape, addresses, (1, filters), (1, 1, count), steps, steps, onto)
+                row += rows * number
 
 
 @njit(**options)

@@ -44,7 +44,9 @@ def test_every_shape_of_tile_adds_its_product_and_nothing_else(dtype, onto, adja
             expected = expected + read.astype(float) @ b.astype(float)
             steps = (100, 30, 2), (15 * width, 5 * width, width)
             addresses = a.ctypes.data, b.ctypes.data, c.ctypes.data, start.ctypes.data
-            add_tile(tiles_of(dtype), (rows, vectors), addresses, (a_row, width), counts, *steps, int(onto))
+            add_tile(
+                tiles_of(dtype), (rows, vectors, 1), addresses, (a_row, width), counts, *steps, int(onto)
+            )
             np.testing.assert_allclose(c[:rows], expected, rtol=0, atol=200 * np.finfo(dtype).eps)
             assert np.isnan(c[rows]).all()
 
