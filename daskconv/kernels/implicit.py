@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.lowering import progression
+from daskconv.kernels.panels import copy_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
+from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
 # The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
 _PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
@@ -27,8 +26,6 @@ _LINE_TILES = 8
 
 Rows = tuple[int, int]
 """A range of output rows, counted over images and rows together."""
-
-options: Any = {"nogil": True, "cache": True}
 
 
 @dataclass(frozen=True)
@@ -57,19 +54,21 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
-    taps = w[progression(correlation.kernel_rows), progression(correlation.kernel_cols)]
-    r, s, cg, k = taps.shape
-    split = taps.reshape(r, s, cg, groups, k // groups)
-    split = split.transpose((3, 0, 1, 4, 2) if transposed else (3, 0, 1, 2, 4))
-    channels, filters = split.shape[3:]
-    width = VECTORS * tiles_of(w.dtype).lanes
-    count = -(-filters // width)
-    panels = np.empty((groups, count, r, s, channels, width), w.dtype)
-    for number in range(count):
-        part = split[..., number * width : (number + 1) * width]
-        panels[:, number, ..., : part.shape[-1]] = part
-        panels[:, number, ..., part.shape[-1] :] = 0
-    return Packed(panels.reshape(-1), groups, channels, filters, taps.size)
+    _, s, c, k = w.shape
+    c, k = (k // groups, c) if transposed else (c, k // groups)
+    taps = tap_order(correlation, s)
+    shape = (groups, -(-k // width_of(w.dtype)), len(taps), c, width_of(w.dtype))
+    panels = scratch(f"panels {correlation.phase}", shape, w.dtype)
+    _pack(w.reshape(-1), taps, transposed, (groups, c, k), panels)
+    return Packed(panels.reshape(-1), groups, c, k, len(taps) * c * groups * k)
+
+
+@njit(**options)
+def _pack(w, taps, transposed, sizes, panels):  # type: ignore[no-untyped-def]
+    for group in range(sizes[0]):
+        for number in range(panels.shape[1]):
+            first = number * panels.shape[4]
+            copy_panel(w, taps, transposed, sizes, group, first, panels[group, number])
 
 
 class Taps(NamedTuple):
@@ -227,21 +226,30 @@ def _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row):  # type: 
     rows = max(low, part.rows[0]), min(high, part.rows[1])
     line = (n * walk.image[1] + y) * walk.image[2]
     ragged = part.filters < part.vectors * tiles.lanes
-    count = (q + tiles[part.vectors] - 1) // tiles[part.vectors]
     j = 0
-    for tile in range(count):
-        m = q // count + (1 if tile < q % count else 0)
-        z = j * walk.step[1] + walk.cols.first
-        to, first, step = out, at, to_row
-        if ragged:
-            # Whole vectors would write over the next pixel's first channels.
-            to, first, step = edge, 0, VECTORS * tiles.lanes
-            copy_rows(out, at, to_row, edge, 0, step, m, part.filters)
-        _add_taps(x, line, panels, start, to, first, step, walk, tiles, cg, part, rows, z, m)
-        if ragged:
-            copy_rows(edge, 0, step, out, at, to_row, m, part.filters)
-        j += m
-        at += m * to_row
+    for m, number in columns_of(q, tiles[part.vectors]):
+        end = j + m * number
+        while j < end:
+            z = j * walk.step[1] + walk.cols.first
+            to, first, step = out, at, to_row
+            run = _whole_tiles(walk, z, m, (end - j) // m)
+            if ragged:
+                # Whole vectors would write over the next pixel's first channels.
+                to, first, step, run = edge, 0, VECTORS * tiles.lanes, 1
+                copy_rows(out, at, to_row, edge, 0, step, m, part.filters)
+            _add_taps(x, line, panels, start, to, first, step, walk, tiles, cg, part, rows, z, (m, run))
+            if ragged:
+                copy_rows(edge, 0, step, out, at, to_row, m, part.filters)
+            j += m * run
+            at += m * run * to_row
+
+
+@njit(**options)
+def _whole_tiles(walk, z, m, most):  # type: ignore[no-untyped-def]
+    """Return how many tiles of m pixels from column z on can be done at once: those that have every tap, or one."""
+    span = (walk.cols.number - 1) * walk.cols.step
+    pixels = (walk.image[2] - 1 - span - z) // walk.step[1] + 1
+    return max(1, min(most, pixels // m)) if z >= 0 else 1
 
 
 @njit(**options)
@@ -253,8 +261,9 @@ def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: igno
 
 
 @njit(**options)
-def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, rows, z, m):  # type: ignore[no-untyped-def]
-    """Add the taps that all m pixels of a tile have, then each that only some have; z is the first pixel's column."""
+def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, rows, z, shape):  # type: ignore[no-untyped-def]
+    """Add the taps that all pixels of a run of tiles have, then each that only some have; z is the first's column."""
+    m = shape[0] * shape[1]
     (_, _, w, c), cols = walk.image, walk.cols
     first, last = (
         valid(z, cols.step, cols.number, w)[0],
@@ -273,8 +282,8 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, 
         if depth == c and cols.step == 1:  # neighbouring taps and all their channels are one run in memory
             counts = (height, 1, (last - first) * depth)
         addresses = (a + first * a_steps[1] * size, b + first * b_steps[1] * size, at, begin)
-        shape, onto = (m, part.vectors, 1), 0 if fresh else 1
-        add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, onto)
+        tile, onto = (shape[0], part.vectors, shape[1]), 0 if fresh else 1
+        add_tile(tiles, tile, addresses, (a_row, to_row), counts, a_steps, b_steps, onto)
     elif fresh:
         for r in range(m):
             for f in range(part.filters):
@@ -290,5 +299,5 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, 
                 at + left * to_row * size,
                 begin,
             )
-            shape, counts = (right - left, part.vectors, 1), (height, 1, depth)
-            add_tile(tiles, shape, addresses, (a_row, to_row), counts, a_steps, b_steps, 1)
+            tile, counts = (right - left, part.vectors, 1), (height, 1, depth)
+            add_tile(tiles, tile, addresses, (a_row, to_row), counts, a_steps, b_steps, 1)

@@ -12,7 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.implicit import Rows, copy_rows, long_lines, options, valid, walk_of
+from daskconv.kernels.implicit import Rows, copy_rows, long_lines, valid, walk_of
+from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 

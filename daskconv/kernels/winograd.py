@@ -11,13 +11,14 @@ Numbers grow in the transforms and cancel again: a result is exact to about 1e-5
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair, Window
+from daskconv.kernels.panels import copy_panel, options, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import (
@@ -38,8 +39,6 @@ _BLOCK_BYTES = 2 << 20
 _MOST_TILES, _FEWEST_TILES = 256, 24
 # Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
 _SUMS_BYTES = 8 << 20
-
-options: Any = {"nogil": True, "cache": True}
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
     r, _, c, k = w.shape
     c, k = (k // groups, c) if transposed else (c, k // groups)
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
-    width = VECTORS * transforms.lanes
+    width = width_of(w.dtype)
     count = -(-k // width)
     stride = _odd_lines(count * c * width, transforms.itemsize)
     panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
@@ -144,31 +143,8 @@ def _pack(w, order, transposed, panel, panels, stride, transforms, channels):  #
         for point in range(points):
             targets[point] = panels.ctypes.data + size * (g * points + point) * stride
         for first in range(0, k, width):
-            filters = min(width, k - first)
-            if filters < width:
-                panel[:] = 0
-            for tap in range(len(order)):
-                if transposed:
-                    _copy_transposed(
-                        w, ((order[tap] * k + first) * groups + g) * c, c * groups, filters, panel[tap]
-                    )
-                else:
-                    _copy(w, (order[tap] * c * groups + g) * k + first, k * groups, filters, panel[tap])
+            copy_panel(w, order, transposed, channels, g, first, panel)
             transform(transforms, FILTER, sources, targets, 0, first * c, c * width)
-
-
-@njit(**options)
-def _copy(w, at, step, filters, panel):  # type: ignore[no-untyped-def]
-    for c in range(len(panel)):
-        for f in range(filters):
-            panel[c, f] = w[at + c * step + f]
-
-
-@njit(**options)
-def _copy_transposed(w, at, step, filters, panel):  # type: ignore[no-untyped-def]
-    for f in range(filters):
-        for c in range(len(panel)):
-            panel[c, f] = w[at + f * step + c]
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
