@@ -21,6 +21,8 @@ from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
 # The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
 _PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
+# Images of few channels, copied with their padding.
+_PADDED_BYTES = 1 << 20
 # Tiles in a row of pixels of a 1x1 convolution.
 _LINE_TILES = 8
 
@@ -131,7 +133,7 @@ def correlate(
     if bias is not None:
         start[:, : packed.filters] = bias.reshape(packed.groups, -1)
     image_row = max(1, x.strides[1] * correlation.step[0])
-    for images, part, whole, lines in long_lines(x, correlation, out, rows, _LINE_TILES * tiles.double):
+    for images, part, whole, lines in even_lines(x, correlation, out, rows, _LINE_TILES * tiles.double):
         _correlate(
             images.ctypes.data,
             packed.panels.ctypes.data,
@@ -147,17 +149,31 @@ def correlate(
         )
 
 
-def long_lines(
-    x: NDArray, correlation: Correlation, result: NDArray, rows: Rows, length: int
-) -> Iterator[tuple[NDArray, Correlation, NDArray, Rows]]:
-    """Yield images, correlation, result and rows; of a 1x1 convolution its pixels as rows of ``length``, then the rest.
+Lines = tuple[NDArray, Correlation, NDArray, Rows]
+"""Images, the correlation over them, its result and the rows of that."""
 
-    There no pixel knows its neighbours, and rows that tiles divide evenly are better than an image's own.
+
+def even_lines(
+    x: NDArray, correlation: Correlation, result: NDArray, rows: Rows, length: int
+) -> Iterator[Lines]:
+    """Yield the same work in lines of pixels that suit tiles better, where there are such.
+
+    ``length`` is that of lines whose pixels do not know their neighbours.
     """
-    same = correlation.size == x.shape[1:3] and correlation.step == correlation.spacing == (1, 1)
-    if not same or correlation.rows != (0,) or correlation.cols != (0,):
+    c = correlation
+    whole = c.size == result.shape[1:3] and c.step == c.spacing == (1, 1) and c.size == x.shape[1:3]
+    if whole and c.rows == c.cols == (0,):
+        yield from _long_lines(x, correlation, result, rows, length)
+    elif x.shape[3] < tiles_of(x.dtype).lanes and x[:1].nbytes <= _PADDED_BYTES:
+        yield from _padded_lines(x, correlation, result, rows)
+    else:
         yield x, correlation, result, rows
-        return
+
+
+def _long_lines(
+    x: NDArray, correlation: Correlation, result: NDArray, rows: Rows, length: int
+) -> Iterator[Lines]:
+    """Yield the pixels of a 1x1 convolution as rows that tiles divide evenly, then the rest."""
     span = slice(rows[0] * x.shape[2], rows[1] * x.shape[2])
     pixels, results = (array.reshape(-1, array.shape[3])[span] for array in (x, result))
     even = len(pixels) // length * length
@@ -167,6 +183,29 @@ def long_lines(
                 array[part].reshape(1, -1, columns, array.shape[1]) for array in (pixels, results)
             )
             yield images, replace(correlation, size=images.shape[1:3]), whole, (0, images.shape[1])
+
+
+def _padded_lines(x: NDArray, correlation: Correlation, result: NDArray, rows: Rows) -> Iterator[Lines]:
+    """Yield images copied with their padding to the left and right.
+
+    With few channels a tile of the border's pixels costs more than the products by zeros it saves.
+    """
+    (n, h, w, c), (p, q) = x.shape, correlation.size
+    left = max(0, -correlation.cols[0])
+    right = max(0, (q - 1) * correlation.step[1] + correlation.cols[-1] - (w - 1))
+    moved = replace(correlation, cols=tuple(offset + left for offset in correlation.cols))
+    most = max(1, _PADDED_BYTES // max(1, h * (left + w + right) * c * x.itemsize))
+    for first in range(rows[0] // p, -(-rows[1] // p), most):
+        images = slice(first, min(first + most, n))
+        copy = scratch("padded", (images.stop - first, h, left + w + right, c), x.dtype)
+        copy[:, :, :left], copy[:, :, left + w :] = 0, 0
+        copy[:, :, left : left + w] = x[images]
+        yield (
+            copy,
+            moved,
+            result[images],
+            (max(rows[0] - first * p, 0), min(rows[1] - first * p, len(copy) * p)),
+        )
 
 
 def _cut(taps: int, channels: int, row_bytes: int) -> Pair:

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.implicit import Rows, copy_rows, long_lines, valid, walk_of
+from daskconv.kernels.implicit import Rows, copy_rows, even_lines, valid, walk_of
 from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
@@ -56,7 +56,7 @@ def weight_grad(
     tiles = tiles_of(x.dtype)
     width = VECTORS * tiles.lanes
     strip = max(_STRIP_BYTES // (width * x.itemsize), 1)
-    for images, part, gradients, lines in long_lines(x, correlation, dy, rows, strip):
+    for images, part, gradients, lines in even_lines(x, correlation, dy, rows, strip):
         pixels = max(strip, gradients.shape[2])
         _weight_grad(
             images.ctypes.data,
