@@ -6,15 +6,19 @@ from collections.abc import Mapping
 
 from daskconv.errors import InputError
 from daskconv.geometry import Window
+from daskconv.kernels.jit import enabled, refusal
 
 METHODS = ("direct", "lowering", "pipelined", "implicit")
+COMPILED = ("direct", "implicit")
 PASSES = ("forward", "input_grad", "weight_grad")
 
 
 def check_method(method: str) -> str:
-    """Return the method, or raise InputError that names the known ones."""
+    """Return the method, or raise InputError that names those which work here."""
     if method not in (*METHODS, "auto"):
         raise InputError(f"method is {method!r}: choose one of auto, {', '.join(METHODS)}.")
+    if not enabled() and method in COMPILED:
+        raise InputError(refusal(method))
     return method
 
 
@@ -26,6 +30,8 @@ def choose(method: str, window: Window, c: int, k: int) -> str:
     """
     if check_method(method) != "auto":
         return method
+    if not enabled():
+        return "lowering"
     narrow = min(c, k) // window.groups < 4 and window.groups > 1
     if narrow:
         return "direct"

@@ -17,7 +17,12 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, implicit, implicit_grad, lowering
+from daskconv.kernels import direct, lowering
+from daskconv.kernels.jit import importable
+
+# Their micro-kernel is written for LLVM and has no twin in NumPy.
+if importable():
+    from daskconv.kernels import implicit, implicit_grad
 
 Shape = tuple[int, ...]
 
