@@ -92,11 +92,12 @@ def max_pool(
     out[...] = -np.inf
     winner[...] = 0
     for tap, here, there in _taps(kernel, stride, pad, dilation, out.shape[1:3], x.shape[1:3]):
-        pixels = x[there]
-        wins = pixels > out[here]
+        pixels, best, taps = x[there], out[here], winner[here]
+        wins = pixels > best
         wins |= pixels != pixels
-        np.copyto(out[here], pixels, where=wins)
-        np.copyto(winner[here], tap, where=wins)
+        np.maximum(best, pixels, out=best)
+        # The numbers of taps rise, so the last that won is the largest: several times as fast as a masked copy.
+        np.maximum(taps, wins * np.uint32(tap), out=taps)
 
 
 def max_pool_grad(
