@@ -5,6 +5,7 @@ Nothing is shared with daskconv: sizes, paddings and gradients are worked out ag
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from daskconv.errors import InputError
 
 METHODS = ("direct", "lowering", "pipelined", "implicit")
+if os.environ.get("DASKCONV_JIT") == "0":
+    METHODS = ("lowering", "pipelined")  # the others are refused, as test_jit.py tests
 PASSES = ("forward", "input_grad", "weight_grad")
 
 

@@ -9,9 +9,11 @@ import dask
 
 from daskconv.errors import InputError
 from daskconv.geometry import Correlation, Pair, Window, forward_correlation
-from daskconv.kernels import winograd
+from daskconv.kernels import winograd_tiles
+from daskconv.kernels.jit import enabled, refusal
 
 METHODS = ("direct", "lowering", "pipelined", "implicit", "winograd")
+COMPILED = ("direct", "implicit", "winograd")
 PASSES = ("forward", "input_grad", "weight_grad")
 PRECISIONS = ("fast", "exact")
 
@@ -42,9 +44,11 @@ class ConvShape:
 
 
 def check_method(method: str) -> str:
-    """Return the method, or raise InputError that names the known ones."""
+    """Return the method, or raise InputError that names those which work here."""
     if method not in (*METHODS, "auto"):
         raise InputError(f"method is {method!r}: choose one of auto, {', '.join(METHODS)}.")
+    if not enabled() and method in COMPILED:
+        raise InputError(refusal(method))
     return method
 
 
@@ -72,13 +76,15 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
         _check_winograd(shape, allowed)
     if method != "auto":
         return method
+    if not enabled():
+        return "lowering"
     # A product of a group with few channels leaves most of a vector register empty: the simple loops win.
     if min(shape.channels) < 4 and shape.window.groups > 1:
         return "direct"
     # A 1x1 kernel has nothing to lower, and plain products of BLAS are faster there (workflows/bench_layers.py).
     if shape.window.taps == 1:
         return "lowering"
-    if allowed == "fast" and winograd.fits(shape.window) and _saves_products(shape):
+    if allowed == "fast" and winograd_tiles.fits(shape.window) and _saves_products(shape):
         return "winograd"
     return "implicit"
 
@@ -89,12 +95,11 @@ def choose_all(method: str, shape: ConvShape, precision: str | None = None) -> M
 
 
 def _check_winograd(shape: ConvShape, precision: str) -> None:
-    if not winograd.fits(shape.window):
-        window = shape.window
+    if not winograd_tiles.fits(shape.window):
+        window, known = shape.window, " and ".join(f"{r}x{r}" for r in winograd_tiles.KERNELS)
         raise InputError(
-            f"method winograd does kernels of {' and '.join(f'{r}x{r}' for r in winograd.KERNELS)} with stride and "
-            f"dilation 1, but the kernel is {window.kernel} with stride {window.stride} and dilation "
-            f"{window.dilation}: choose auto or implicit for this layer."
+            f"method winograd does kernels of {known} with stride and dilation 1, but the kernel is {window.kernel} "
+            f"with stride {window.stride} and dilation {window.dilation}: choose auto or implicit for this layer."
         )
     if precision == "exact":
         raise InputError(
@@ -106,8 +111,8 @@ def _saves_products(shape: ConvShape) -> bool:
     """Return whether Winograd's tiles, their transforms counted, multiply less than the taps inside the image do."""
     correlation = forward_correlation(shape.window, *shape.image)
     c, k = shape.channels
-    tile = winograd.tile_size(correlation)
-    points = winograd.count_tiles(correlation, tile) * (tile + shape.window.kernel[0] - 1) ** 2
+    tile = winograd_tiles.tile_size(correlation)
+    points = winograd_tiles.count_tiles(correlation, tile) * (tile + shape.window.kernel[0] - 1) ** 2
     return points * (c * k + _TRANSFORM_MACS * (c + k)) < _products(correlation, shape.image) * c * k
 
 

@@ -17,7 +17,12 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, implicit, implicit_grad, lowering, winograd
+from daskconv.kernels import direct, lowering, winograd_tiles
+from daskconv.kernels.jit import importable
+
+# Their micro-kernel is written for LLVM and has no twin in NumPy.
+if importable():
+    from daskconv.kernels import implicit, implicit_grad, winograd
 
 Shape = tuple[int, ...]
 
@@ -162,8 +167,8 @@ def _correlate_in_tiles(
 
 
 def _tile_cuts(correlation: Correlation, images: int, c: int, k: int, threads: int | None) -> list[Range]:
-    count = winograd.count_tiles(correlation, winograd.tile_size(correlation))
-    flops = 2 * winograd.macs(correlation, c, k) // max(count, 1)
+    count = winograd_tiles.count_tiles(correlation, winograd_tiles.tile_size(correlation))
+    flops = 2 * winograd_tiles.macs(correlation, c, k) // max(count, 1)
     return _cuts(images * count, Work(flops, 1), threads)
 
 

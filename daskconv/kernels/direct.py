@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, uint64
 from numpy.typing import NDArray
 
 from daskconv.geometry import Window
+from daskconv.kernels.jit import njit
 
 # Only "contract" (fused multiply-add): the order of the sums stays as written.
 _options: Any = {"nogil": True, "cache": True, "fastmath": {"contract"}}
@@ -41,8 +41,8 @@ def _options_of(window: Window) -> tuple:
 @njit(inline="always", **_options)
 def _add_scaled(out, at, value, row, start, length):  # type: ignore[no-untyped-def]
     """``out[at:] += value * row[start:]``, ``length`` elements."""
-    for t in range(uint64(length)):
-        out[uint64(at) + t] += value * row[uint64(start) + t]
+    for t in range(np.uint64(length)):
+        out[np.uint64(at) + t] += value * row[np.uint64(start) + t]
 
 
 @njit(**_options)

@@ -8,12 +8,11 @@ contiguous run of the image.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types, uint64
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels import plain
+from daskconv.kernels.jit import intrinsic, njit
 from daskconv.kernels.scratch import scratch
 
 # A copy of a constant length is a few instructions, one of any other length is a call.
@@ -38,7 +37,7 @@ def lower(x: NDArray, correlation: Correlation, rows: Rows, channels: Rows, out:
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(otherwise=plain.lower, nogil=True, cache=True)
 def _lower(x, shape, row_offsets, col_offsets, step, size, rows, channels, out):  # type: ignore[no-untyped-def]
     _, h, w, c = shape
     p, q = size
@@ -84,6 +83,8 @@ def _lower(x, shape, row_offsets, col_offsets, step, size, rows, channels, out):
 @intrinsic
 def _copy_vector(typing, out, at, x, source):  # type: ignore[no-untyped-def]
     """Copy _VECTOR elements. A loop would become as many loads and stores: the compiler fears an overlap."""
+    from numba import types
+    from numba.core import cgutils
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         to, frm = (
@@ -103,17 +104,17 @@ def _copy_vector(typing, out, at, x, source):  # type: ignore[no-untyped-def]
 def _copy(out, at, x, source, length):  # type: ignore[no-untyped-def]
     """Copy a run; a short one in whole vectors: what they write past its end the next run overwrites."""
     if length > _SHORT or length + _VECTOR > min(out.size - at, x.size - source):
-        for t in range(uint64(length)):
-            out[uint64(at) + t] = x[uint64(source) + t]
+        for t in range(np.uint64(length)):
+            out[np.uint64(at) + t] = x[np.uint64(source) + t]
         return
     for start in range(0, length, _VECTOR):
-        _copy_vector(out, at + start, x, source + start)  # type: ignore[call-arg]
+        _copy_vector(out, at + start, x, source + start)
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _zero(out, at, length):  # type: ignore[no-untyped-def]
-    for t in range(uint64(length)):
-        out[uint64(at) + t] = 0
+    for t in range(np.uint64(length)):
+        out[np.uint64(at) + t] = 0
 
 
 def weight_matrices(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> list[NDArray]:
@@ -159,6 +160,11 @@ def correlate_rows(
 ) -> None:
     """Lower a range of output pixels whole, then multiply once: ``out`` (rows, k) is overwritten."""
     groups = len(matrices)
+    if _is_depthwise(groups, x.shape[3], out.shape[1]):
+        np.einsum("mtc,tc->mc", _all_taps(x, correlation, rows), np.concatenate(matrices, 1), out=out)
+        if bias is not None:
+            out += bias
+        return
     for g, matrix in enumerate(matrices):
         channels = channel_range(g, groups, x.shape[3])
         buffer = scratch("lowered", (rows[1] - rows[0], matrix.shape[0]), x.dtype)
@@ -181,12 +187,28 @@ def weight_grad_rows(
 
     ``out`` (taps * c / groups, k) is overwritten.
     """
+    if _is_depthwise(groups, x.shape[3], dy.shape[1]):
+        np.einsum("mtc,mc->tc", _all_taps(x, correlation, rows), dy[slice(*rows)], out=out)
+        return
     for g in range(groups):
         channels = channel_range(g, groups, x.shape[3])
         columns = slice(*channel_range(g, groups, dy.shape[1]))
         buffer = scratch("lowered", (rows[1] - rows[0], out.shape[0]), x.dtype)
         lower(x, correlation, rows, channels, buffer)
         np.matmul(buffer.T, dy[slice(*rows), columns], out=out[:, columns])
+
+
+def _is_depthwise(groups: int, c: int, k: int) -> bool:
+    """Return whether each group has one channel in and one out: a product of one column each is slow."""
+    return 1 < groups == c == k
+
+
+def _all_taps(x: NDArray, correlation: Correlation, rows: Rows) -> NDArray:
+    """Return the lowered rows of all channels as (rows, taps, channels)."""
+    c = x.shape[3]
+    buffer = scratch("lowered", (rows[1] - rows[0], lowered_width(correlation, 1), c), x.dtype)
+    lower(x, correlation, rows, (0, c), buffer)
+    return buffer
 
 
 def interleave(part: NDArray, correlation: Correlation, out: NDArray) -> None:

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, uint64
 from numpy.typing import NDArray
 
 from daskconv.geometry import Window
+from daskconv.kernels import plain
+from daskconv.kernels.jit import njit
 
 # Loops over channels count in uint64: a signed index may be negative, and that check costs the vectors.
 _options: Any = {"nogil": True, "cache": True}
@@ -64,7 +65,7 @@ def _scales(window: Window, image: tuple[int, ...], count_include_pad: bool, dty
     return (1 / np.maximum(np.outer(*counts), 1)).astype(dtype)
 
 
-@njit(**_options)
+@njit(otherwise=plain.max_pool, **_options)
 def _max_pool(x, kernel, stride, pad, dilation, out, winner):  # type: ignore[no-untyped-def]
     n, p, q, channels = out.shape
     for image in range(n):
@@ -83,14 +84,14 @@ def _max_pool(x, kernel, stride, pad, dilation, out, winner):  # type: ignore[no
                             continue
                         here = np.uint32(a * kernel[1] + b)
                         pixel = x[image, y, z]
-                        for c in range(uint64(channels)):
+                        for c in range(np.uint64(channels)):
                             # A NaN has to win, or it would vanish silently.
                             wins = pixel[c] > best[c] or pixel[c] != pixel[c]
                             best[c] = pixel[c] if wins else best[c]
                             tap[c] = here if wins else tap[c]
 
 
-@njit(**_options)
+@njit(otherwise=plain.max_pool_grad, **_options)
 def _max_pool_grad(dy, winner, kernel, stride, pad, dilation, dx):  # type: ignore[no-untyped-def]
     n, p, q, channels = dy.shape
     for image in range(n):
@@ -108,11 +109,11 @@ def _max_pool_grad(dy, winner, kernel, stride, pad, dilation, dx):  # type: igno
                         here = np.uint32(a * kernel[1] + b)
                         pixel = dx[image, y, z]
                         # Every tap looks at every channel: that is vectors, jumping to the winners is not.
-                        for c in range(uint64(channels)):
+                        for c in range(np.uint64(channels)):
                             pixel[c] = pixel[c] + gradient[c] if tap[c] == here else pixel[c]
 
 
-@njit(**_options)
+@njit(otherwise=plain.avg_pool, **_options)
 def _avg_pool(x, kernel, stride, pad, dilation, scale, out):  # type: ignore[no-untyped-def]
     n, p, q, channels = out.shape
     for image in range(n):
@@ -128,13 +129,13 @@ def _avg_pool(x, kernel, stride, pad, dilation, scale, out):  # type: ignore[no-
                         if z < 0 or z >= x.shape[2]:
                             continue
                         pixel = x[image, y, z]
-                        for c in range(uint64(channels)):
+                        for c in range(np.uint64(channels)):
                             total[c] += pixel[c]
-                for c in range(uint64(channels)):
+                for c in range(np.uint64(channels)):
                     total[c] *= scale[i, j]
 
 
-@njit(**_options)
+@njit(otherwise=plain.avg_pool_grad, **_options)
 def _avg_pool_grad(dy, kernel, stride, pad, dilation, scale, dx):  # type: ignore[no-untyped-def]
     n, p, q, channels = dy.shape
     for image in range(n):
@@ -150,5 +151,5 @@ def _avg_pool_grad(dy, kernel, stride, pad, dilation, scale, dx):  # type: ignor
                         if z < 0 or z >= dx.shape[2]:
                             continue
                         pixel = dx[image, y, z]
-                        for c in range(uint64(channels)):
+                        for c in range(np.uint64(channels)):
                             pixel[c] += gradient[c] * scale[i, j]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
 from numpy.typing import NDArray
+
+from daskconv.kernels import plain
+from daskconv.kernels.jit import njit
 
 
 def sum_rows(rows: NDArray) -> NDArray:
@@ -14,9 +16,9 @@ def sum_rows(rows: NDArray) -> NDArray:
     return out
 
 
-@njit(nogil=True, cache=True)
+@njit(otherwise=plain.sum_rows, nogil=True, cache=True)
 def _sum_rows(rows, out):  # type: ignore[no-untyped-def]
     for m in range(rows.shape[0]):
         row = rows[m]
-        for f in range(uint64(rows.shape[1])):
+        for f in range(np.uint64(rows.shape[1])):
             out[f] += row[f]

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation, Pair, Window
+from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.panels import copy_panel, options, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
@@ -30,9 +30,7 @@ from daskconv.kernels.transform import (
     transform,
     transforms_of,
 )
-
-KERNELS = {3: (2, 4, 5, 6), 5: (2, 3, 4)}
-"""Kernel sizes, and the sizes of output tiles that float32 is precise enough for."""
+from daskconv.kernels.winograd_tiles import tile_size
 
 # Transformed pixels and products of a block: what a core's share of the caches holds.
 _BLOCK_BYTES = 2 << 20
@@ -79,30 +77,6 @@ class Buffers(NamedTuple):
     block: int
     points: int
     panel: int
-
-
-def fits(window: Window) -> bool:
-    """Return whether tiles can compute a convolution and its gradients: square, of stride and dilation 1."""
-    rows, cols = window.kernel
-    return rows == cols and rows in KERNELS and window.stride == window.dilation == (1, 1)
-
-
-def tile_size(correlation: Correlation) -> int:
-    """Return the m of the tiles that need the fewest multiplications."""
-    r = len(correlation.rows)
-    return min(KERNELS[r], key=lambda m: (count_tiles(correlation, m) * (m + r - 1) ** 2, m))
-
-
-def count_tiles(correlation: Correlation, m: int) -> int:
-    """Return the tiles of one image."""
-    p, q = correlation.size
-    return -(-p // m) * -(-q // m)
-
-
-def macs(correlation: Correlation, c: int, k: int) -> int:
-    """Return the multiplications of one image, transforms not counted."""
-    m, r = tile_size(correlation), len(correlation.rows)
-    return count_tiles(correlation, m) * (m + r - 1) ** 2 * c * k
 
 
 def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Filters:

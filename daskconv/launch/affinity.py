@@ -6,6 +6,8 @@ import os
 from collections import defaultdict
 from typing import Any
 
+from daskconv.kernels.jit import importable
+
 # Threads of BLAS, numexpr and Numba in workers that Nannies start: daskconv's own pool is the parallelism.
 ONE_THREAD_ENVIRON = {
     "OMP_NUM_THREADS": "1",
@@ -18,13 +20,15 @@ ONE_THREAD_ENVIRON = {
 
 def cap_threads() -> None:
     """Set BLAS, numexpr and Numba of this process to one thread."""
-    import numba
     import numexpr
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     numexpr.set_num_threads(1)
-    numba.set_num_threads(1)
+    if importable():
+        import numba
+
+        numba.set_num_threads(1)
 
 
 def pin(to: list[int]) -> None:

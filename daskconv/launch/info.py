@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from daskconv.graph.threads import cores
+from daskconv.kernels.jit import importable
 from daskconv.run.mpi import launcher_ranks
 
 _PACKAGES = (
@@ -25,7 +26,6 @@ _PACKAGES = (
 
 def facts() -> dict[str, str]:
     """Return named facts, each in a few words."""
-    import numba
     import numexpr
 
     return {
@@ -33,10 +33,18 @@ def facts() -> dict[str, str]:
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
         "cpu": f"{_cpu()}, {len(cores())} cores for this process",
         "blas": _blas(),
-        "threads": f"numba {numba.get_num_threads()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
+        "threads": f"{_numba()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
         "mpi": _mpi(),
         "executable": sys.executable,
     }
+
+
+def _numba() -> str:
+    if not importable():
+        return "numba off"
+    import numba
+
+    return f"numba {numba.get_num_threads()}"
 
 
 def _version(package: str) -> str:

@@ -10,6 +10,7 @@ import dask
 
 from daskconv.errors import InputError, check_count
 from daskconv.graph.threads import check_threads, cores
+from daskconv.kernels.jit import importable
 from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.quiet import mute, quiet_shutdown
@@ -124,6 +125,7 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     """Cap and pin the client's workers, print the one line, and yield the client."""
     from daskconv.run.dask import worker_addresses
 
+    _check_kernels(client.run(importable))
     client.run(cap_threads)
     client.run(mute)
     info = client.scheduler_info(n_workers=-1)
@@ -144,6 +146,16 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     )
     with dask.config.set({"daskconv.threads": count}):
         yield client
+
+
+def _check_kernels(importable_at: dict[str, bool]) -> None:
+    """Raise InputError where this process would choose methods that some workers have not compiled."""
+    without = [address for address, there in importable_at.items() if not there]
+    if without and importable():
+        raise InputError(
+            f"{_plural(len(without), 'worker')} of {len(importable_at)} ({without[0]} ...) have no compiled "
+            "kernels: set DASKCONV_JIT=0 for this script too, or unset it there and repair Numba."
+        )
 
 
 def page_address(info: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import daskconv
 from daskconv.geometry import Window, forward_correlation
 from daskconv.graph.choose import ConvShape, choose
-from daskconv.kernels import winograd
+from daskconv.kernels import winograd, winograd_tiles
 from reference import PASSES, Case, refuse, run_passes, small_cuts
 
 BOUND = 5e-5
@@ -25,7 +25,7 @@ def _many_cuts():
 
 @st.composite
 def tiled_cases(draw) -> Case:
-    r = draw(st.sampled_from(list(winograd.KERNELS)))
+    r = draw(st.sampled_from(list(winograd_tiles.KERNELS)))
     padding = draw(
         st.one_of(st.sampled_from([0, r // 2, "same"]), st.tuples(*[st.tuples(*[st.integers(0, r)] * 2)] * 2))
     )
@@ -71,10 +71,10 @@ def test_every_pass_is_within_the_stated_error(threads, case):
         check(case)
 
 
-@pytest.mark.parametrize(("r", "m"), [(r, m) for r, sizes in winograd.KERNELS.items() for m in sizes])
+@pytest.mark.parametrize(("r", "m"), [(r, m) for r, sizes in winograd_tiles.KERNELS.items() for m in sizes])
 def test_every_size_of_tile_is_within_the_stated_error(r, m):
     case = Case(n=2, image=(13, 9), kernel=(r, r), padding=r // 2, channels=64, filters=24, dtype="float32")
-    with mock.patch.object(winograd, "tile_size", lambda correlation: m):
+    with mock.patch.dict(winograd_tiles.KERNELS, {r: (m,)}):
         check(case)
 
 
@@ -88,7 +88,7 @@ def test_sums_that_do_not_fit_their_buffer_are_done_in_parts(monkeypatch):
 def test_tiles_cover_the_outputs(case, m):
     window = Window.of(case.kernel, case.image, padding=case.padding)
     p, q = window.output_size(*case.image)
-    assert winograd.count_tiles(forward_correlation(window, *case.image), m) == -(-p // m) * -(-q // m)
+    assert winograd_tiles.count_tiles(forward_correlation(window, *case.image), m) == -(-p // m) * -(-q // m)
 
 
 @pytest.mark.parametrize(

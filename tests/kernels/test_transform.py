@@ -15,7 +15,7 @@ from daskconv.kernels.transform import (
     transform,
     transforms_of,
 )
-from daskconv.kernels.winograd import KERNELS
+from daskconv.kernels.winograd_tiles import KERNELS
 
 SIZES = [(m, r) for r, sizes in KERNELS.items() for m in sizes]
 

@@ -1,0 +1,152 @@
+"""The compiled kernels' twins in plain NumPy, for where nothing is compiled: same arguments, same results.
+
+They loop over the taps of a window, never over pixels: each tap is one strided view of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from daskconv.geometry import Pair
+
+Slices = tuple[slice, ...]
+
+
+def lower(
+    x: NDArray,
+    shape: NDArray,
+    row_offsets: NDArray,
+    col_offsets: NDArray,
+    step: Pair,
+    size: Pair,
+    rows: Pair,
+    channels: Pair,
+    out: NDArray,
+) -> None:
+    """Write lowered rows, box by box of output pixels: one copy of a view in which windows overlap."""
+    images = x.reshape(shape)[..., slice(*channels)]
+    width = len(row_offsets) * len(col_offsets) * (channels[1] - channels[0])
+    at = 0
+    for number, lines, columns in _boxes(rows, size):
+        view = _windows(images[slice(*number)], (row_offsets, col_offsets), step, (lines, columns))
+        count = prod(view.shape[:3]) * width
+        out[at : at + count].reshape(view.shape)[...] = view
+        at += count
+
+
+def _boxes(rows: Pair, size: Pair) -> Iterator[tuple[Pair, Pair, Pair]]:
+    """Yield ranges of output pixels as boxes (images, rows, columns): parts of a row, whole rows, whole images."""
+    (p, q), (at, stop) = size, rows
+    while at < stop:
+        line, j = divmod(at, q)
+        n, i = divmod(line, p)
+        left = stop - at
+        if j or left < q:
+            box = (n, n + 1), (i, i + 1), (j, min(j + left, q))
+        elif i or left < p * q:
+            box = (n, n + 1), (i, min(i + left // q, p)), (0, q)
+        else:
+            box = (n, n + left // (p * q)), (0, p), (0, q)
+        yield box
+        at += prod(end - first for first, end in box)
+
+
+def _windows(
+    images: NDArray, offsets: tuple[NDArray, NDArray], step: Pair, box: tuple[Pair, Pair]
+) -> NDArray:
+    """Return what a box of output pixels reads as a view (n, p, q, r, s, c), of a padded copy where it needs one."""
+    axes = [
+        (first * move + taps[0], (end - 1) * move + taps[-1] + 1, size)
+        for (first, end), taps, move, size in zip(box, offsets, step, images.shape[1:3], strict=True)
+    ]
+    if all(start >= 0 and stop <= size for start, stop, size in axes):
+        read = images[:, slice(*axes[0][:2]), slice(*axes[1][:2])]
+    else:
+        read = np.zeros(
+            (len(images), *(stop - start for start, stop, _ in axes), images.shape[3]), images.dtype
+        )
+        (to_y, y), (to_z, z) = (_inside(*axis) for axis in axes)
+        read[:, to_y, to_z] = images[:, y, z]
+    extents = [taps[-1] - taps[0] + 1 for taps in offsets]
+    gaps = [taps[1] - taps[0] if len(taps) > 1 else 1 for taps in offsets]
+    view = sliding_window_view(read, extents, axis=(1, 2))
+    return view[:, :: step[0], :: step[1], :, :: gaps[0], :: gaps[1]].transpose(0, 1, 2, 4, 5, 3)
+
+
+def _inside(start: int, stop: int, size: int) -> tuple[slice, slice]:
+    """Return the part of a range that lies in 0 .. size, counted from its start and from 0."""
+    low = min(max(start, 0), size)
+    high = max(min(stop, size), low)
+    return slice(max(low - start, 0), max(high - start, 0)), slice(low, high)
+
+
+def max_pool(
+    x: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, out: NDArray, winner: NDArray
+) -> None:
+    """Write maxima and the taps they came from: a later tap has to be larger, or NaN."""
+    out[...] = -np.inf
+    winner[...] = 0
+    for tap, here, there in _taps(kernel, stride, pad, dilation, out.shape[1:3], x.shape[1:3]):
+        pixels, best, taps = x[there], out[here], winner[here]
+        wins = pixels > best
+        wins |= pixels != pixels
+        np.maximum(best, pixels, out=best)
+        # The numbers of taps rise, so the last that won is the largest: several times as fast as a masked copy.
+        np.maximum(taps, wins * np.uint32(tap), out=taps)
+
+
+def max_pool_grad(
+    dy: NDArray, winner: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, dx: NDArray
+) -> None:
+    """Add each output's gradient to the tap that won."""
+    for tap, here, there in _taps(kernel, stride, pad, dilation, dy.shape[1:3], dx.shape[1:3]):
+        dx[there] += np.where(winner[here] == tap, dy[here], 0)
+
+
+def avg_pool(
+    x: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, scale: NDArray, out: NDArray
+) -> None:
+    """Add the scaled sums over windows to ``out``, which is 0."""
+    for _, here, there in _taps(kernel, stride, pad, dilation, out.shape[1:3], x.shape[1:3]):
+        out[here] += x[there]
+    out *= scale[..., None]
+
+
+def avg_pool_grad(
+    dy: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, scale: NDArray, dx: NDArray
+) -> None:
+    """Add each output's scaled gradient to all its pixels."""
+    shares = dy * scale[..., None]
+    for _, here, there in _taps(kernel, stride, pad, dilation, dy.shape[1:3], dx.shape[1:3]):
+        dx[there] += shares[here]
+
+
+def _taps(
+    kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, outputs: Pair, image: Pair
+) -> Iterator[tuple[int, Slices, Slices]]:
+    """Yield each tap's number, the outputs (n, p, q) whose tap lies in the image, and the pixels it reads there."""
+    for a in range(kernel[0]):
+        i, y = _progressions(a * dilation[0] - pad[0], stride[0], outputs[0], image[0])
+        for b in range(kernel[1]):
+            j, z = _progressions(b * dilation[1] - pad[1], stride[1], outputs[1], image[1])
+            yield a * kernel[1] + b, (slice(None), i, j), (slice(None), y, z)
+
+
+def _progressions(first: int, step: int, count: int, size: int) -> tuple[slice, slice]:
+    """Return the i in 0 .. count for which ``first + i * step`` lies in 0 .. size, and these places."""
+    low = min(max(-(first // step), 0), count)
+    high = min(max((size - 1 - first) // step + 1, low), count)
+    start = first + low * step
+    return slice(low, high), slice(start, start + (high - low - 1) * step + 1, step) if high > low else slice(
+        0
+    )
+
+
+def sum_rows(rows: NDArray, out: NDArray) -> None:
+    """Write the sum of a matrix's rows."""
+    np.add.reduce(rows, axis=0, out=out)
