@@ -237,7 +237,13 @@ def cases(draw, most_images=3, dtypes=("float32", "float64")) -> Case:
 def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut passes into many blocks and tiles, as large arrays are."""
     from daskconv.graph import tiles
+    from daskconv.kernels.jit import importable
 
+    if importable():
+        from daskconv.kernels import implicit
+
+        # Three images make tiles of images, fewer make tiles of pixels.
+        monkeypatch.setattr(implicit, "_MANY_IMAGES", 3)
     monkeypatch.setattr(tiles, "_BLOCK_FLOPS", 20_000)
     monkeypatch.setattr(tiles, "_PIPELINED_FLOPS", 1)
 

@@ -7,6 +7,7 @@ Otherwise the block is cut by shape and the cuts run on this process's pool.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,9 @@ def _correlate_implicitly(
     calls = []
     for correlation in correlations:
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
-        rows, q = len(x) * correlation.size[0], correlation.size[1]
-        for cut in _cuts(rows, Work(2 * q * packed.macs, 1), threads):
+        lines = implicit.count_lines(correlation, len(x))
+        pixels = len(x) * prod(correlation.size) // max(lines, 1)
+        for cut in _cuts(lines, Work(2 * pixels * packed.macs, 1), threads):
             calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
     _run(calls, threads)
 

@@ -12,7 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.implicit import Rows, copy_rows, even_lines, valid, walk_of
+from daskconv.kernels.implicit import Range, even_lines
+from daskconv.kernels.implicit_walk import copy_rows, valid, walk_of
 from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
@@ -22,7 +23,7 @@ _STRIP_BYTES = 16 << 10
 
 
 class Strip(NamedTuple):
-    """Rows of output pixels (whole images, or rows of one), and one panel of filters of theirs."""
+    """Range of output pixels (whole images, or rows of one), and one panel of filters of theirs."""
 
     image: int
     images: int
@@ -46,7 +47,7 @@ class Block(NamedTuple):
 
 
 def weight_grad(
-    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, rows: Rows, out: NDArray
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, rows: Range, out: NDArray
 ) -> None:
     """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of output rows.
 

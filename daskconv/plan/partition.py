@@ -20,7 +20,7 @@ DEFAULT_SHARDS = 4
 # measured on cifar10_quick, blocks of 5 to 13 images are fastest, of 2 images 1.3x slower, of 25 1.1x.
 _BLOCK_FLOPS = 600_000_000
 # Adding a block's gradients has to be small against computing them.
-_FLOPS_PER_PARAMETER = 200
+_FLOPS_PER_PARAMETER = 4000
 
 
 @dataclass(frozen=True)

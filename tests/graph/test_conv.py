@@ -57,10 +57,12 @@ def daskconv_threads(threads):
         Case(n=5, image=(16, 15), channels=3, filters=16, kernel=(5, 5), padding=2),
         Case(n=7, image=(11, 12), channels=16, filters=24, kernel=(3, 3), padding="same", stride=2),
         Case(n=6, image=(13, 9), channels=5, filters=7, groups=3, kernel=(3, 2), dilation=2, padding=1),
+        Case(n=31, image=(7, 5), channels=18, filters=21, kernel=(3, 3), padding=1),
+        Case(n=27, image=(4, 2), channels=6, filters=20, groups=2, kernel=(3, 2), stride=2, padding=3),
         Case(n=40, image=(1, 1), channels=33, filters=9, kernel=(1, 1)),
         Case(n=9, image=(14, 14), channels=1, filters=1, groups=12, kernel=(3, 3), padding=1, stride=(1, 2)),
     ],
-    ids=["rgb", "same, stride 2", "groups, dilation 2", "pointwise", "depthwise"],
+    ids=["rgb", "same, stride 2", "groups, dilation 2", "many small images", "small images, stride 2", "pointwise", "depthwise"],
 )
 def test_many_tiles_are_the_definition(case, dtype):
     case = Case(**{**case.__dict__, "dtype": dtype})
