@@ -62,8 +62,9 @@ def daskconv_threads(threads):
         Case(n=40, image=(1, 1), channels=33, filters=9, kernel=(1, 1)),
         Case(n=9, image=(14, 14), channels=1, filters=1, groups=12, kernel=(3, 3), padding=1, stride=(1, 2)),
     ],
-    ids=["rgb", "same, stride 2", "groups, dilation 2", "many small images", "small images, stride 2", "pointwise", "depthwise"],
-)
+    ids=["rgb", "same, stride 2", "groups, dilation 2", "many small images", "small images, stride 2",
+         "pointwise", "depthwise"],
+)  # fmt: skip
 def test_many_tiles_are_the_definition(case, dtype):
     case = Case(**{**case.__dict__, "dtype": dtype})
     with daskconv_threads(2):

@@ -70,7 +70,7 @@ class TestEveryPassRefuses:
     def test_a_padding_below_0_or_unknown(self, kind, padding):
         self.all_passes(kind, f"padding is {padding!r}: give an int", padding=padding)
 
-    @pytest.mark.parametrize("method", ["winograd", "", "Direct"])
+    @pytest.mark.parametrize("method", ["Winograd", "", "Direct"])
     def test_an_unknown_method(self, kind, method):
         match = f"method is {method!r}: choose one of auto, direct, lowering, pipelined"
         self.all_passes(kind, match, method=method)
