@@ -18,6 +18,8 @@ from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
+# Pixels that lie so near each other are read where they are: from far apart, their lines share few sets of L1.
+_NEAR_BYTES = 512
 # Output gradients that are read again for every tap stay in L1.
 _STRIP_BYTES = 16 << 10
 
@@ -88,8 +90,11 @@ def _weight_grad(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  #
                 filters = min(width, kg - first)
                 vectors = (filters + tiles.lanes - 1) // tiles.lanes
                 part = Strip(n, images, i, height, g, g * kg + first, filters, vectors)
-                _pack(dy, row * q, images * height * q, k, part, width, strip)
-                _add_strip(x, strip, edge, out, walk, tiles, groups, part)
+                if filters == vectors * tiles.lanes and k * tiles.itemsize <= _NEAR_BYTES:
+                    _add_strip(x, (dy, row * q * k + part.filter, k), edge, out, walk, tiles, groups, part)
+                else:
+                    _pack(dy, row * q, images * height * q, k, part, width, strip)
+                    _add_strip(x, (strip, 0, width), edge, out, walk, tiles, groups, part)
         row += images * height
 
 
@@ -104,7 +109,7 @@ def _pack(dy, first, pixels, k, part, width, strip):  # type: ignore[no-untyped-
 
 @njit(**options)
 def _add_strip(x, strip, edge, out, walk, tiles, groups, part):  # type: ignore[no-untyped-def]
-    """Add a strip to all taps and channels of its filters."""
+    """Add a strip (an array, where in it, and how far pixels lie apart) to all taps and channels of its filters."""
     (_, h, w, c), q, taps = walk.image, walk.size[1], walk.cols
     cg, step = c // groups, walk.step[1]
     # Where a tap has few channels, tiles take all taps of a row: from the pixels that have them all.
@@ -138,12 +143,13 @@ def _add_block(x, strip, edge, out, walk, tiles, part, block, cg):  # type: igno
     """Add some pixels of a strip to some elements, tile by tile."""
     _, h, w, c = walk.image
     q, k, width = walk.size[1], walk.whole[3], VECTORS * tiles.lanes
+    gradients, start, pixel = strip
     top, left = block.y + block.rows[0] * walk.step[0], block.z + block.cols[0] * walk.step[1]
     a = x + tiles.itemsize * (((part.image * h + top) * w + left) * c + part.group * cg)
-    b = strip.ctypes.data + tiles.itemsize * (block.rows[0] * q + block.cols[0]) * width
+    b = gradients.ctypes.data + tiles.itemsize * (start + (block.rows[0] * q + block.cols[0]) * pixel)
     counts = (part.images, block.rows[1] - block.rows[0], block.cols[1] - block.cols[0])
     a_steps = (h * w * c, walk.step[0] * w * c, walk.step[1] * c)
-    b_steps = (part.height * q * width, q * width, width)
+    b_steps = (part.height * q * pixel, q * pixel, pixel)
     ragged = part.filters < part.vectors * tiles.lanes
     at = block.element * k + part.filter
     for rows, number in columns_of(block.elements, tiles[part.vectors]):

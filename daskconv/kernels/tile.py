@@ -71,6 +71,7 @@ class Tiles(NamedTuple):
     function: int
 
 
+@cache
 def tiles_of(dtype: DTypeLike) -> Tiles:
     """Return the tiles of float32 or float64 that fit the registers; compiles them where that was not done yet."""
     itemsize = np.dtype(dtype).itemsize

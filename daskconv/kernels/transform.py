@@ -106,6 +106,7 @@ class Transforms(NamedTuple):
     function: int
 
 
+@cache
 def transforms_of(m: int, r: int, dtype: DTypeLike) -> Transforms:
     """Return the transforms of F(m, r); compiles them where that was not done yet."""
     itemsize = np.dtype(dtype).itemsize
