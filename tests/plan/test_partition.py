@@ -67,7 +67,7 @@ def test_blocks_are_cut_by_shape_and_method_alone():
     quick = zoo.cifar10_quick()
     methods = quick.choose_methods(CIFAR, "auto")
     size = block_images(quick, CIFAR, methods)
-    assert 5 <= size <= 13, "the size that was measured to be fastest"
+    assert 9 <= size <= 25, "the sizes that were measured to be fast"
     assert size == apply(quick, CIFAR, data(1)).block_images == apply(quick, CIFAR, data(64)).block_images
     tiny = Sequential([Flatten(), Dense(2)])
     assert block_images(tiny, (2, 2, 1), {}) == 256
