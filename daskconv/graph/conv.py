@@ -23,7 +23,7 @@ from daskconv.kernels.jit import importable
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
 if importable():
-    from daskconv.kernels import implicit, implicit_grad, winograd
+    from daskconv.kernels import implicit, implicit_grad, implicit_scatter, winograd
 
 Shape = tuple[int, ...]
 
@@ -66,6 +66,10 @@ def input_grad(
     out = np.empty(x_shape, dy.dtype)
     if method == "direct":
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
+        return out
+    if method == "implicit" and implicit_scatter.fits(window, x_shape[3], dy.dtype):
+        cuts = _cuts(len(dy), Work(_flops(window, dy, w) // max(len(dy), 1), 1), threads)
+        _run([(implicit_scatter.input_grad, dy, w, window, cut, out) for cut in cuts], threads)
         return out
     correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
     if method == "implicit":
