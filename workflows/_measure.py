@@ -1,6 +1,7 @@
 """Measuring: runs that alternate in one process, facts about the machine, tables, JSON and pictures."""
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -138,6 +139,15 @@ def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write all figures, where a file was asked for."""
     if path is not None:
         path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with a line of names above them, where a file was asked for."""
+    if path is not None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def pyplot() -> Any:

@@ -8,7 +8,6 @@ and ResNet-50, and ten random shapes that nobody tuned for.
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import exp, log
 from pathlib import Path
@@ -17,9 +16,9 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _layers import CIFAR, GOOGLENET, POINTWISE, Layer, random_layers
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
-from daskconv.geometry import Window
 from daskconv.graph import conv
 from daskconv.graph.choose import METHODS, PASSES, choose
 from daskconv.graph.threads import available_threads, one_thread_each
@@ -31,73 +30,6 @@ except ImportError:
     raise SystemExit("bench_layers.py compares with PyTorch: pip install 'daskconv[bench]'.") from None
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution of square images (size, size, c) to k channels, padded by half the kernel."""
-
-    name: str
-    size: int
-    c: int
-    k: int
-    kernel: int
-    stride: int = 1
-    batch: int = 32
-
-    @property
-    def window(self) -> Window:
-        return Window.of(self.kernel, (self.size, self.size), stride=self.stride, padding=self.kernel // 2)
-
-
-def inception(name: str, size: int, three: tuple[int, int], five: tuple[int, int]) -> list[Layer]:
-    return [Layer(f"{name}/3x3", size, *three, 3), Layer(f"{name}/5x5", size, *five, 5)]
-
-
-CIFAR = [
-    Layer("cifar/conv1", 32, 3, 32, 5, batch=100),
-    Layer("cifar/conv2", 16, 32, 32, 5, batch=100),
-    Layer("cifar/conv3", 8, 32, 64, 5, batch=100),
-]
-GOOGLENET = [
-    Layer("googlenet/conv1", 224, 3, 64, 7, 2),
-    Layer("googlenet/conv2", 56, 64, 192, 3),
-    *inception("googlenet/3a", 28, (96, 128), (16, 32)),
-    *inception("googlenet/3b", 28, (128, 192), (32, 96)),
-    *inception("googlenet/4a", 14, (96, 208), (16, 48)),
-    *inception("googlenet/4b", 14, (112, 224), (24, 64)),
-    *inception("googlenet/4c", 14, (128, 256), (24, 64)),
-    *inception("googlenet/4d", 14, (144, 288), (32, 64)),
-    *inception("googlenet/4e", 14, (160, 320), (32, 128)),
-    *inception("googlenet/5a", 7, (160, 320), (32, 128)),
-    *inception("googlenet/5b", 7, (192, 384), (48, 128)),
-]
-POINTWISE = [
-    Layer("googlenet/conv2/1x1", 56, 64, 64, 1),
-    Layer("googlenet/3a/1x1", 28, 192, 64, 1),
-    Layer("googlenet/4a/1x1", 14, 480, 192, 1),
-    Layer("googlenet/5b/1x1", 7, 832, 384, 1),
-    Layer("resnet50/2/reduce", 56, 256, 64, 1),
-    Layer("resnet50/3/expand", 28, 128, 512, 1),
-    Layer("resnet50/4/reduce", 14, 1024, 256, 1),
-    Layer("resnet50/5/expand", 7, 512, 2048, 1),
-]
-
-
-def random_layers(count: int = 10) -> list[Layer]:
-    generator = np.random.default_rng(20)
-    return [
-        Layer(
-            f"random/{number}",
-            int(generator.integers(7, 60)),
-            int(generator.integers(8, 200)),
-            int(generator.integers(8, 200)),
-            int(generator.choice([1, 3, 5])),
-            int(generator.choice([1, 1, 2])),
-            batch=8,
-        )
-        for number in range(count)
-    ]
 
 
 def parse() -> argparse.Namespace:
@@ -139,12 +71,7 @@ def main() -> None:
 
 def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> list[dict[str, Any]]:
     """Return a row for each pass of a layer."""
-    flops = layer.window.flops(layer.batch, layer.size, layer.size, layer.c, layer.k)
-    generator = np.random.default_rng(0)
-    p, q = layer.window.output_size(layer.size, layer.size)
-    x = generator.standard_normal((layer.batch, layer.size, layer.size, layer.c), np.float32)
-    w = generator.standard_normal((layer.kernel, layer.kernel, layer.c, layer.k), np.float32)
-    dy = generator.standard_normal((layer.batch, p, q, layer.k), np.float32)
+    x, w, dy = layer.arrays()
     theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
     rows = []
     for name, ours in our_passes(layer, x, w, dy, threads).items():
@@ -157,8 +84,8 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
             {
                 "layer": layer.name,
                 "pass": name,
-                **{method: flops / median(times[method]) / 1e9 for method in methods},
-                "PyTorch": flops / median(times[better]) / 1e9,
+                **{method: layer.flops / median(times[method]) / 1e9 for method in methods},
+                "PyTorch": layer.flops / median(times[better]) / 1e9,
                 "layout": better,
                 "ratio": first["median"],
                 "range": f"{first['min']:.2f} to {first['max']:.2f}",
