@@ -3,6 +3,8 @@
 The layers are the 3 of the slides' CIFAR-10 net, the 20 spatial ones of GoogLeNet, 1x1 layers of GoogLeNet
 and ResNet-50, and ten random shapes that nobody tuned for.
 
+``--unfold`` adds PyTorch's unfold and matmul, the plain lowering of another library.
+
     python workflows/bench_layers.py --methods auto lowering --threads 1 --png layers.png
 """
 
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from _layers import CIFAR, GOOGLENET, POINTWISE, Layer, random_layers
+from _lowered import torch_unfold
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
 from daskconv.graph import conv
@@ -36,6 +39,7 @@ def parse() -> argparse.Namespace:
     parser = arguments("Time the methods of single convolutions beside PyTorch.")
     parser.add_argument("--threads", type=int, default=available_threads(), help="of both libraries")
     parser.add_argument("--methods", nargs="+", default=["auto", *METHODS], choices=["auto", *METHODS])
+    parser.add_argument("--unfold", action="store_true", help="PyTorch's unfold + matmul too, forward only")
     parser.add_argument("--layers", nargs="+", default=[""], help="parts of their names, such as cifar 3x3")
     parser.add_argument("--rounds", type=int, help="paired runs; 5, or 2 with --quick")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the ratios to PyTorch")
@@ -56,7 +60,7 @@ def main() -> None:
         rows, tops = [], []
         for layer in layers:
             tops.append(ceiling() * args.threads)
-            rows += measure(layer, args.methods, args.threads, rounds)
+            rows += measure(layer, args.methods, args.threads, rounds, args.unfold)
     # What others do on the machine can only lower the ceiling that is seen.
     top = max(tops)
     for row in rows:
@@ -69,7 +73,9 @@ def main() -> None:
         draw(plot, args.png, rows, args.methods)
 
 
-def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    layer: Layer, methods: Sequence[str], threads: int, rounds: int, unfold: bool
+) -> list[dict[str, Any]]:
     """Return a row for each pass of a layer."""
     x, w, dy = layer.arrays()
     theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
@@ -77,7 +83,9 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
     for name, ours in our_passes(layer, x, w, dy, threads).items():
         real = {m: choose(m, layer.window, layer.c, layer.k) for m in methods}
         runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods}
-        times = alternate(runs | {layout: theirs[layout][name] for layout in LAYOUTS}, rounds)
+        runs |= {layout: theirs[layout][name] for layout in LAYOUTS}
+        runs |= {"unfold": torch_unfold(layer, x, w)} if unfold and name == "forward" else {}
+        times = alternate(runs, rounds)
         better = min(LAYOUTS, key=lambda layout: median(times[layout]))
         first = ratios(times[better], times[methods[0]])
         rows.append(
@@ -87,11 +95,16 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
                 **{method: layer.flops / median(times[method]) / 1e9 for method in methods},
                 "PyTorch": layer.flops / median(times[better]) / 1e9,
                 "layout": better,
+                **({"unfold_+_matmul": speed(layer, times.get("unfold"))} if unfold else {}),
                 "ratio": first["median"],
                 "range": f"{first['min']:.2f} to {first['max']:.2f}",
             }
         )
     return rows
+
+
+def speed(layer: Layer, seconds: Sequence[float] | None) -> float | str:
+    return layer.flops / median(seconds) / 1e9 if seconds else "-"
 
 
 def our_passes(

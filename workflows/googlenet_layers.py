@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from _layers import GOOGLENET, Layer
+from _lowered import serial_tiles
 from _measure import (
     alternate,
     arguments,
@@ -58,7 +59,7 @@ def main() -> None:
     with one_thread_each():
         rows = [sizes(layer) | measure(layer, check_threads(args.threads), rounds) for layer in layers]
     facts = machine(args.threads) | {"batch": batch, "rounds": rounds}
-    hidden = [name for name in rows[0] if name.endswith(("_elements", "_gflops"))]
+    hidden = [name for name in rows[0] if name.endswith(("_elements", "_gflops", "auto_quartiles"))]
     shown = [{name: cell for name, cell in row.items() if name not in hidden} for row in rows]
     show(
         f"Forward over plain lowering with {args.threads} threads, medians of {rounds} rounds",
@@ -90,12 +91,18 @@ def sizes(layer: Layer) -> dict[str, Any]:
 def measure(layer: Layer, threads: int, rounds: int) -> dict[str, Any]:
     """Return a row's speeds: each method's, and of pipelined and auto over lowering, round by round."""
     x, w, _ = layer.arrays()
-    times = alternate({method: run(layer, x, w, method, threads) for method in METHODS}, rounds)
+    runs = {method: run(layer, x, w, method, threads) for method in METHODS}
+    times = alternate(runs | {"serial tiles": serial_tiles(layer, x, w, threads)}, rounds)
     pipelined, auto = (ratios(times["lowering"], times[method]) for method in METHODS[1:])
     return {
-        **{f"{method}_gflops": layer.flops / median(seconds) / 1e9 for method, seconds in times.items()},
+        **{
+            f"{method.replace(' ', '_')}_gflops": layer.flops / median(seconds) / 1e9
+            for method, seconds in times.items()
+        },
         "pipelined": pipelined["median"],
         "quartiles": f"{pipelined['low']:.2f} to {pipelined['high']:.2f}",
+        "blocking": ratios(times["lowering"], times["serial tiles"])["median"],
+        "overlap": ratios(times["serial tiles"], times["pipelined"])["median"],
         "auto": auto["median"],
         "auto_quartiles": f"{auto['low']:.2f} to {auto['high']:.2f}",
     }
@@ -118,6 +125,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
 
     return [
         "pipelined, auto: the time of plain lowering over theirs, round by round.",
+        "pipelined = blocking x overlap: its tiles one after the other on each thread over plain lowering, "
+        "and the pipeline over those.",
         f"pipelined: {sentence(summary(rows))}. The slides: {sentence(SLIDES)}.",
     ]
 
