@@ -1,7 +1,8 @@
 """Whole training steps beside PyTorch: the same net, weights, batches and threads, in alternating runs.
 
 python workflows/bench_train.py --threads 1 2
-python workflows/bench_train.py --epoch --data cifar10.npz
+python workflows/bench_train.py --nets vgg11 --steps 2
+python workflows/bench_train.py --nets cifar10_quick --epoch --data cifar10.npz
 """
 
 import argparse
@@ -27,6 +28,8 @@ except ImportError:
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPOCH_IMAGES = 50_000
+# Filters of the 3x3 convolutions; None is max pooling by 2.
+VGG11 = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,33 @@ def torch_cifar10_quick() -> nn.Module:
     )
 
 
-CASES = {"cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100)}
+def vgg11() -> daskconv.Network:
+    """Return VGG-11 (Simonyan and Zisserman 2015) for 32x32 images: its convolutions, and one dense layer."""
+    layers: list[daskconv.Layer] = []
+    for filters in VGG11:
+        if filters:
+            layers += [daskconv.Conv2D(filters, 3, padding=1), daskconv.ReLU()]
+        else:
+            layers.append(daskconv.MaxPool2D(2))
+    return daskconv.Sequential([*layers, daskconv.Flatten(), daskconv.Dense(10)], name="vgg11")
+
+
+def torch_vgg11() -> nn.Module:
+    layers: list[nn.Module] = []
+    channels = 3
+    for filters in VGG11:
+        if filters:
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
+            channels = filters
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
+
+
+CASES = {
+    "cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100),
+    "vgg11": Case(vgg11, torch_vgg11, (32, 32, 3), 128),
+}
 
 
 def parse() -> argparse.Namespace:
