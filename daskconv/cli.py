@@ -55,7 +55,7 @@ def main_group() -> None:
 @click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
               help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
 @click.option(
-    "--method", default="auto", show_default=True, help="auto, direct, lowering, pipelined or implicit."
+    "--method", default="auto", show_default=True, help="auto, direct, lowering, pipelined, implicit or fft."
 )
 @click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
 @click.option(

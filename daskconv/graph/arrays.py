@@ -52,11 +52,13 @@ def conv2d(
         TensorFlow's and ONNX's SAME_UPPER.
     groups : int
         Channel groups; c and k are multiples of it.
-    method : {"auto", "direct", "lowering", "pipelined", "implicit"}
+    method : {"auto", "direct", "lowering", "pipelined", "implicit", "fft"}
         ``direct`` loops over the output; ``lowering`` is im2col of a thread's whole block and one product
         (Chellapilla et al. 2006); ``pipelined`` cuts both into tasks of one Dask graph so that one thread
         lowers while another multiplies (Sakiyama et al., Deep Learning on Large-scale Multicore Clusters);
-        ``implicit`` reads the image where it lies and makes no lowered copy. ``auto`` picks by shape.
+        ``implicit`` reads the image where it lies and makes no lowered copy; ``fft`` multiplies
+        frequencies, for kernels from about 11x11: its rounding errors, and a NaN, reach a whole tile of an
+        image. ``auto`` picks by shape.
     data_format : {"NHWC", "NCHW"}
         Order of the axes of ``x`` and of the result.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from daskconv.errors import InputError
 from daskconv.geometry import Window
 
-METHODS = ("direct", "lowering", "pipelined", "implicit")
+METHODS = ("direct", "lowering", "pipelined", "implicit", "fft")
 PASSES = ("forward", "input_grad", "weight_grad")
 
 

@@ -17,7 +17,7 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, implicit, implicit_grad, lowering
+from daskconv.kernels import direct, fft, implicit, implicit_grad, lowering
 
 Shape = tuple[int, ...]
 
@@ -44,6 +44,9 @@ def forward(
     if method == "implicit":
         _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads)
         return out
+    if method == "fft":
+        _correlate_by_fft([correlation], x, w, bias, window.groups, False, out, threads)
+        return out
     matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
     _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
     return out
@@ -61,6 +64,9 @@ def input_grad(
     correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
     if method == "implicit":
         _correlate_implicitly(correlations, dy, w, None, window.groups, True, out, threads)
+        return out
+    if method == "fft":
+        _correlate_by_fft(correlations, dy, w, None, window.groups, True, out, threads)
         return out
     parts = []
     for correlation in correlations:
@@ -89,6 +95,9 @@ def weight_grad(
     if method == "direct":
         cuts = _cuts(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
         calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
+    elif method == "fft":
+        cuts = _fft_cuts(len(x), correlation, w_shape, window.groups, threads)
+        calls = [(fft.weight_grad, x[i:j], dy[i:j], correlation, window.groups) for i, j in cuts]
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
         cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
@@ -134,6 +143,39 @@ def _correlate_implicitly(
         for cut in _cuts(rows, Work(2 * q * packed.macs, 1), threads):
             calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
     _run(calls, threads)
+
+
+def _correlate_by_fft(
+    correlations: list[Correlation],
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    groups: int,
+    transposed: bool,
+    out: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute each correlation over ``x`` into its pixels of ``out``, in the frequency domain."""
+    _run(
+        [
+            (fft.correlate, x[i:j], w, bias, correlation, groups, transposed, out[i:j])
+            for correlation in correlations
+            for i, j in _fft_cuts(len(x), correlation, w.shape, groups, threads)
+        ],
+        threads,
+    )
+
+
+def _fft_cuts(
+    images: int, correlation: Correlation, w_shape: Shape, groups: int, threads: int | None
+) -> list[Range]:
+    """Cut images into blocks that are worth transforming the weights for each."""
+    image, weights = fft.flops(correlation, w_shape[2], w_shape[3] // groups)
+    few = 1 + 4 * weights // image
+    return [
+        (i * few, min(j * few, images))
+        for i, j in _cuts(-(-images // few), Work(few * groups * image, 1), threads)
+    ]
 
 
 def _correlate(
