@@ -75,6 +75,9 @@ POINTWISE = [
 ]
 
 
+LARGE = [Layer(f"large/{kernel}x{kernel}", 56, 32, 32, kernel, batch=8) for kernel in (7, 11, 15, 31)]
+
+
 def random_layers(count: int = 10) -> list[Layer]:
     generator = np.random.default_rng(20)
     return [

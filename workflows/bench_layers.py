@@ -1,7 +1,7 @@
 """Single convolutions beside PyTorch: every method, forward and both gradients, in alternating runs.
 
 The layers are the 3 of the slides' CIFAR-10 net, the 20 spatial ones of GoogLeNet, 1x1 layers of GoogLeNet
-and ResNet-50, and ten random shapes that nobody tuned for.
+and ResNet-50, kernels from 7x7 to 31x31, and ten random shapes that nobody tuned for.
 
 ``--unfold`` adds PyTorch's unfold and matmul, the plain lowering of another library.
 
@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from _layers import CIFAR, GOOGLENET, POINTWISE, Layer, random_layers
+from _layers import CIFAR, GOOGLENET, LARGE, POINTWISE, Layer, random_layers
 from _lowered import torch_unfold
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     plot = pyplot() if args.png else None
-    everything = CIFAR + GOOGLENET + POINTWISE + random_layers()
+    everything = CIFAR + GOOGLENET + POINTWISE + LARGE + random_layers()
     layers = [layer for layer in everything if any(part in layer.name for part in args.layers)]
     if not layers:
         raise SystemExit(f"No layer is called like {args.layers}: they are {[x.name for x in everything]}.")

@@ -50,7 +50,7 @@ class Pipeline:
     threads: int
     largest: int
     dtype: Any
-    graph: dict[Hashable, Task] = field(default_factory=dict)
+    graph: dict[tuple, Task] = field(default_factory=dict)
     products: list[list[Hashable]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,6 +78,15 @@ class Pipeline:
         key = ("product", tile, len(self.products[tile]))
         self.products[tile].append(key)
         self._add(key, edges, function, *args)
+
+    def in_order(self) -> dict[tuple, Task]:
+        """Return the graph, the task to prefer first: several threads lower a tile ahead, so that none waits for it."""
+        ahead = 1 if self.threads > 1 else 0
+        return dict(
+            sorted(
+                self.graph.items(), key=lambda item: (item[0][1] + ahead * (item[0][0] == "product"), item[0])
+            )
+        )
 
     def _add(self, key: tuple, edges: list[Any], function: Callable[..., None], *args: Any) -> None:
         present = List(*(TaskRef(edge) for edge in edges if edge in self.graph))

@@ -107,6 +107,13 @@ def test_the_ring_has_one_buffer_a_thread_and_one_ahead(many_cuts, name, threads
         assert not np.shares_memory(executed.buffer(one), executed.buffer(other))
 
 
+def test_a_tile_is_lowered_ahead_where_another_thread_can_multiply(many_cuts):
+    _, alone = run_and_capture(SMALL, "forward", 1)
+    assert list(alone.graph)[:4] == [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
+    _, together = run_and_capture(SMALL, "forward", 2)
+    assert list(together.graph)[:4] == [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_conv2d_runs_threaded_on_two_threads_with_real_tiles(name):
     _, executed = run_and_capture(CASE, name, 2)
