@@ -64,10 +64,13 @@ def torch_cifar10_quick() -> nn.Module:
 
 def vgg11() -> daskconv.Network:
     """Return VGG-11 (Simonyan and Zisserman 2015) for 32x32 images: its convolutions, and one dense layer."""
+    # The first weights are small, as pixels of 0 to 255 are large: the loss would leave the floats in a few steps.
+    init: daskconv.Initializer = daskconv.Normal(4e-3)
     layers: list[daskconv.Layer] = []
     for filters in VGG11:
         if filters:
-            layers += [daskconv.Conv2D(filters, 3, padding=1), daskconv.ReLU()]
+            layers += [daskconv.Conv2D(filters, 3, padding=1, weight_init=init), daskconv.ReLU()]
+            init = daskconv.HeNormal()
         else:
             layers.append(daskconv.MaxPool2D(2))
     return daskconv.Sequential([*layers, daskconv.Flatten(), daskconv.Dense(10)], name="vgg11")
