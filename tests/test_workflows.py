@@ -15,7 +15,7 @@ import pytest
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 OPTIONS = {
     "bench_layers.py": ["--threads", "2", "--unfold"],
-    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2"],
+    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2", "--batch", "8"],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
     "conv_methods.py": ["--threads", "2"],
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],

@@ -7,7 +7,7 @@ python workflows/bench_train.py --nets cifar10_quick --epoch --data cifar10.npz
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -101,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nets", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, help="paired runs; 7, or 3 with --quick")
     parser.add_argument("--steps", type=int, help="training steps of a run; 20, or 4 with --quick")
+    parser.add_argument("--batch", type=int, help="images of a step; else each net's own")
     parser.add_argument("--epoch", action="store_true", help=f"also time an epoch of {EPOCH_IMAGES:,} images")
     parser.add_argument("--data", metavar="FILE", help="the epoch's images, an .npz file; else random ones")
     args = parser.parse_args()
@@ -111,6 +112,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    if args.batch:
+        CASES.update({name: replace(case, batch=args.batch) for name, case in CASES.items()})
     figures: dict[str, list] = {"rows": [], "epochs": [], "profiles": []}
     for name in args.nets:
         for part, rows in compare(args, name, CASES[name]).items():
