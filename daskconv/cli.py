@@ -58,7 +58,7 @@ def main_group() -> None:
     "--method",
     default="auto",
     show_default=True,
-    help="auto, direct, lowering, pipelined, implicit or winograd.",
+    help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
 )
 @click.option("--precision", help="Of convolutions, fast or exact (no winograd).  [default: fast]")
 @click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 
 from daskconv.errors import InputError
 
-METHODS = ("direct", "lowering", "pipelined", "implicit")
+METHODS = ("direct", "lowering", "pipelined", "implicit", "fft")
 if os.environ.get("DASKCONV_JIT") == "0":
-    METHODS = ("lowering", "pipelined")  # the others are refused, as test_jit.py tests
+    METHODS = ("lowering", "pipelined", "fft")  # the others are refused, as test_jit.py tests
+MIXED = ("fft",)
+"""Methods in which all pixels of a tile meet: rounding errors are relative to norms, not to a result's own terms."""
+EXACT = tuple(method for method in METHODS if method not in MIXED)
 PASSES = ("forward", "input_grad", "weight_grad")
 
 
@@ -171,6 +174,20 @@ class Case:
         """The sum of the absolute terms of each result: what rounding errors are relative to."""
         return self.expected(*(None if array is None else abs(array) for array in (x, w, bias, dy)))
 
+    def norms(self, x, w, bias, dy):
+        """The product of the largest norms that meet in a result: no sum of terms is more (Cauchy and Schwarz)."""
+
+        def largest(array, *axes):
+            return np.sqrt(np.max(np.sum(np.square(array, dtype=np.float64), axes), initial=0))
+
+        images, gradients = largest(x, 1, 2, 3), largest(dy, 1, 2, 3)
+        added = 0 if bias is None else abs(bias).max()
+        return {
+            "forward": images * largest(w, 0, 1, 2) + added,
+            "input_grad": gradients * largest(w, 0, 1, 3),
+            "weight_grad": largest(x, 0, 1, 2) * largest(dy, 0, 1, 2),
+        }
+
 
 def run_passes(case: Case, method: str, arrays=None):
     """The three results of daskconv's public functions; arrays are channels last."""
@@ -187,7 +204,7 @@ def run_passes(case: Case, method: str, arrays=None):
 
 
 def assert_close(got, want, magnitude, dtype) -> None:
-    """Each element is within a few rounding errors of the sum of its absolute terms."""
+    """Each element is within a few rounding errors of its magnitude."""
     assert got.dtype == dtype and got.shape == want.shape
     roundings = 8 if got.dtype == np.float32 else 16  # the float64 reference has errors of its own
     allowed = roundings * np.finfo(got.dtype).eps / 2 * magnitude

@@ -14,13 +14,14 @@ import pytest
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 OPTIONS = {
-    "bench_layers.py": ["--threads", "2"],
-    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2"],
+    "bench_layers.py": ["--threads", "2", "--unfold"],
+    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2", "--batch", "8"],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
     "conv_methods.py": ["--threads", "2"],
+    "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
     "layer_share.py": [],
 }
-PICTURES = {"bench_layers.py", "cifar10_quick.py", "conv_methods.py", "layer_share.py"}
+PICTURES = set(OPTIONS) - {"bench_train.py"}
 
 
 def empty_cells(value: Any, where: str = "") -> Iterator[str]:
@@ -65,6 +66,26 @@ def test_every_experiment_is_tried_and_listed() -> None:
     assert scripts == set(OPTIONS)
     text = (WORKFLOWS / "README.md").read_text()
     assert [script for script in sorted(scripts) if f"`{script}`" not in text] == []
+
+
+def test_the_layers_of_googlenet_are_those_of_the_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKFLOWS))
+    from _layers import GOOGLENET
+    from googlenet_layers import sizes
+
+    rows = [sizes(layer) for layer in GOOGLENET]
+    assert len(rows) == 20 and all(layer.batch == 32 and layer.kernel > 1 for layer in GOOGLENET)
+    names = ("kernel", "input", "lowered", "weight", "output")
+    assert [rows[0][name] for name in names] == [
+        "7x7",
+        "32x224x224x3",
+        "401408x147",
+        "147x64",
+        "32x112x112x64",
+    ]
+    # Pooling by 2 that rounds up: 112, 56, 28, 14, 7.
+    assert [int(row["output"].split("x")[1]) for row in rows] == [112, 56] + [28] * 4 + [14] * 10 + [7] * 4
+    assert [rows[-2][name] for name in names] == ["3x3", "32x7x7x192", "1568x1728", "1728x384", "32x7x7x384"]
 
 
 def test_empty_cells_are_seen() -> None:

@@ -1,6 +1,7 @@
 """Measuring: runs that alternate in one process, facts about the machine, tables, JSON and pictures."""
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -120,7 +121,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], notes: Iterable[str] = (
 def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.1f}" if abs(cell) >= 20 else f"{cell:.2f}"
-    return "" if cell is None else str(cell)
+    return str(cell)
 
 
 def show_machine(facts: Mapping[str, Any]) -> None:
@@ -138,6 +139,15 @@ def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write all figures, where a file was asked for."""
     if path is not None:
         path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with a line of names above them, where a file was asked for."""
+    if path is not None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def pyplot() -> Any:

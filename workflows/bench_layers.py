@@ -1,14 +1,15 @@
 """Single convolutions beside PyTorch: every method, forward and both gradients, in alternating runs.
 
 The layers are the 3 of the slides' CIFAR-10 net, the 20 spatial ones of GoogLeNet, 1x1 layers of GoogLeNet
-and ResNet-50, and ten random shapes that nobody tuned for.
+and ResNet-50, kernels from 7x7 to 31x31, and ten random shapes that nobody tuned for.
+
+``--unfold`` adds PyTorch's unfold and matmul, the plain lowering of another library.
 
     python workflows/bench_layers.py --methods auto lowering --threads 1 --png layers.png
 """
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import exp, log
 from pathlib import Path
@@ -17,12 +18,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _layers import CIFAR, GOOGLENET, LARGE, POINTWISE, Layer, random_layers
+from _lowered import torch_unfold
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
 from daskconv.errors import InputError
-from daskconv.geometry import Window
 from daskconv.graph import conv
-from daskconv.graph.choose import METHODS, PASSES, ConvShape, choose
+from daskconv.graph.choose import METHODS, PASSES, choose
 from daskconv.graph.threads import available_threads, one_thread_each
 from daskconv.kernels.tile import VECTORS, add_tile, tiles_of
 
@@ -34,77 +36,11 @@ except ImportError:
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution of square images (size, size, c) to k channels, padded by half the kernel."""
-
-    name: str
-    size: int
-    c: int
-    k: int
-    kernel: int
-    stride: int = 1
-    batch: int = 32
-
-    @property
-    def window(self) -> Window:
-        return Window.of(self.kernel, (self.size, self.size), stride=self.stride, padding=self.kernel // 2)
-
-
-def inception(name: str, size: int, three: tuple[int, int], five: tuple[int, int]) -> list[Layer]:
-    return [Layer(f"{name}/3x3", size, *three, 3), Layer(f"{name}/5x5", size, *five, 5)]
-
-
-CIFAR = [
-    Layer("cifar/conv1", 32, 3, 32, 5, batch=100),
-    Layer("cifar/conv2", 16, 32, 32, 5, batch=100),
-    Layer("cifar/conv3", 8, 32, 64, 5, batch=100),
-]
-GOOGLENET = [
-    Layer("googlenet/conv1", 224, 3, 64, 7, 2),
-    Layer("googlenet/conv2", 56, 64, 192, 3),
-    *inception("googlenet/3a", 28, (96, 128), (16, 32)),
-    *inception("googlenet/3b", 28, (128, 192), (32, 96)),
-    *inception("googlenet/4a", 14, (96, 208), (16, 48)),
-    *inception("googlenet/4b", 14, (112, 224), (24, 64)),
-    *inception("googlenet/4c", 14, (128, 256), (24, 64)),
-    *inception("googlenet/4d", 14, (144, 288), (32, 64)),
-    *inception("googlenet/4e", 14, (160, 320), (32, 128)),
-    *inception("googlenet/5a", 7, (160, 320), (32, 128)),
-    *inception("googlenet/5b", 7, (192, 384), (48, 128)),
-]
-POINTWISE = [
-    Layer("googlenet/conv2/1x1", 56, 64, 64, 1),
-    Layer("googlenet/3a/1x1", 28, 192, 64, 1),
-    Layer("googlenet/4a/1x1", 14, 480, 192, 1),
-    Layer("googlenet/5b/1x1", 7, 832, 384, 1),
-    Layer("resnet50/2/reduce", 56, 256, 64, 1),
-    Layer("resnet50/3/expand", 28, 128, 512, 1),
-    Layer("resnet50/4/reduce", 14, 1024, 256, 1),
-    Layer("resnet50/5/expand", 7, 512, 2048, 1),
-]
-
-
-def random_layers(count: int = 10) -> list[Layer]:
-    generator = np.random.default_rng(20)
-    return [
-        Layer(
-            f"random/{number}",
-            int(generator.integers(7, 60)),
-            int(generator.integers(8, 200)),
-            int(generator.integers(8, 200)),
-            int(generator.choice([1, 3, 5])),
-            int(generator.choice([1, 1, 2])),
-            batch=8,
-        )
-        for number in range(count)
-    ]
-
-
 def parse() -> argparse.Namespace:
     parser = arguments("Time the methods of single convolutions beside PyTorch.")
     parser.add_argument("--threads", type=int, default=available_threads(), help="of both libraries")
     parser.add_argument("--methods", nargs="+", default=["auto", *METHODS], choices=["auto", *METHODS])
+    parser.add_argument("--unfold", action="store_true", help="PyTorch's unfold + matmul too, forward only")
     parser.add_argument("--layers", nargs="+", default=[""], help="parts of their names, such as cifar 3x3")
     parser.add_argument("--rounds", type=int, help="paired runs; 5, or 2 with --quick")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the ratios to PyTorch")
@@ -114,7 +50,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     plot = pyplot() if args.png else None
-    everything = CIFAR + GOOGLENET + POINTWISE + random_layers()
+    everything = CIFAR + GOOGLENET + POINTWISE + LARGE + random_layers()
     layers = [layer for layer in everything if any(part in layer.name for part in args.layers)]
     if not layers:
         raise SystemExit(f"No layer is called like {args.layers}: they are {[x.name for x in everything]}.")
@@ -122,15 +58,14 @@ def main() -> None:
     rounds = args.rounds or (2 if args.quick else 5)
     torch.set_num_threads(args.threads)
     with one_thread_each():
-        rows, tops = [], []
+        rows: list[dict[str, Any]] = []
         for layer in layers:
-            tops.append(ceiling() * args.threads)
-            rows += measure(layer, args.methods, args.threads, rounds)
-    # What others do on the machine can only lower the ceiling that is seen.
-    top = max(tops)
-    for row in rows:
-        row["ceiling_share"] = row[args.methods[0]] / top
-    facts = machine(args.threads) | {"rounds": rounds, "ceiling": top}
+            # The clock changes over minutes: a layer's ceiling is the better of those just before and after it.
+            before = ceiling()
+            found = measure(layer, args.methods, args.threads, rounds, args.unfold)
+            top = max(before, ceiling()) * args.threads
+            rows += [row | {"ceiling": top, "ceiling_share": row[args.methods[0]] / top} for row in found]
+    facts = machine(args.threads) | {"rounds": rounds}
     show(f"GFLOP/s with {args.threads} threads, medians of {rounds} rounds", rows, notes(rows, args.methods))
     show_machine(facts)
     write_json(args.json, {"machine": facts, "rows": rows})
@@ -138,14 +73,11 @@ def main() -> None:
         draw(plot, args.png, rows, args.methods)
 
 
-def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    layer: Layer, methods: Sequence[str], threads: int, rounds: int, unfold: bool
+) -> list[dict[str, Any]]:
     """Return a row for each pass of a layer."""
-    flops = layer.window.flops(layer.batch, layer.size, layer.size, layer.c, layer.k)
-    generator = np.random.default_rng(0)
-    p, q = layer.window.output_size(layer.size, layer.size)
-    x = generator.standard_normal((layer.batch, layer.size, layer.size, layer.c), np.float32)
-    w = generator.standard_normal((layer.kernel, layer.kernel, layer.c, layer.k), np.float32)
-    dy = generator.standard_normal((layer.batch, p, q, layer.k), np.float32)
+    x, w, dy = layer.arrays()
     theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
     rows = []
     for name, ours in our_passes(layer, x, w, dy, threads).items():
@@ -153,16 +85,19 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
         if not real[methods[0]]:
             continue
         runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods if real[m]}
-        times = alternate(runs | {layout: theirs[layout][name] for layout in LAYOUTS}, rounds)
+        runs |= {layout: theirs[layout][name] for layout in LAYOUTS}
+        runs |= {"unfold": torch_unfold(layer, x, w)} if unfold and name == "forward" else {}
+        times = alternate(runs, rounds)
         better = min(LAYOUTS, key=lambda layout: median(times[layout]))
         first = ratios(times[better], times[methods[0]])
         rows.append(
             {
                 "layer": layer.name,
                 "pass": name,
-                **{m: flops / median(times[m]) / 1e9 if m in times else None for m in methods},
-                "PyTorch": flops / median(times[better]) / 1e9,
+                **{m: speed(layer, times.get(m)) for m in methods},
+                "PyTorch": speed(layer, times[better]),
                 "layout": better,
+                **({"unfold_+_matmul": speed(layer, times.get("unfold"))} if unfold else {}),
                 "ratio": first["median"],
                 "range": f"{first['min']:.2f} to {first['max']:.2f}",
             }
@@ -172,11 +107,14 @@ def measure(layer: Layer, methods: Sequence[str], threads: int, rounds: int) -> 
 
 def real_method(method: str, layer: Layer) -> str | None:
     """Return what a method is for a layer, None where it cannot do it."""
-    shape = ConvShape(layer.window, (layer.size, layer.size), layer.c, layer.k)
     try:
-        return choose(method, shape)
+        return choose(method, layer.shape)
     except InputError:
         return None
+
+
+def speed(layer: Layer, seconds: Sequence[float] | None) -> float | str:
+    return layer.flops / median(seconds) / 1e9 if seconds else "-"
 
 
 def our_passes(

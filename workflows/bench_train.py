@@ -1,12 +1,13 @@
 """Whole training steps beside PyTorch: the same net, weights, batches and threads, in alternating runs.
 
 python workflows/bench_train.py --threads 1 2
-python workflows/bench_train.py --epoch --data cifar10.npz
+python workflows/bench_train.py --nets vgg11 --steps 2
+python workflows/bench_train.py --nets cifar10_quick --epoch --data cifar10.npz
 """
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -27,6 +28,8 @@ except ImportError:
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPOCH_IMAGES = 50_000
+# Filters of the 3x3 convolutions; None is max pooling by 2.
+VGG11 = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,36 @@ def torch_cifar10_quick() -> nn.Module:
     )
 
 
-CASES = {"cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100)}
+def vgg11() -> daskconv.Network:
+    """Return VGG-11 (Simonyan and Zisserman 2015) for 32x32 images: its convolutions, and one dense layer."""
+    # The first weights are small, as pixels of 0 to 255 are large: the loss would leave the floats in a few steps.
+    init: daskconv.Initializer = daskconv.Normal(4e-3)
+    layers: list[daskconv.Layer] = []
+    for filters in VGG11:
+        if filters:
+            layers += [daskconv.Conv2D(filters, 3, padding=1, weight_init=init), daskconv.ReLU()]
+            init = daskconv.HeNormal()
+        else:
+            layers.append(daskconv.MaxPool2D(2))
+    return daskconv.Sequential([*layers, daskconv.Flatten(), daskconv.Dense(10)], name="vgg11")
+
+
+def torch_vgg11() -> nn.Module:
+    layers: list[nn.Module] = []
+    channels = 3
+    for filters in VGG11:
+        if filters:
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
+            channels = filters
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
+
+
+CASES = {
+    "cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100),
+    "vgg11": Case(vgg11, torch_vgg11, (32, 32, 3), 128),
+}
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nets", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, help="paired runs; 7, or 3 with --quick")
     parser.add_argument("--steps", type=int, help="training steps of a run; 20, or 4 with --quick")
+    parser.add_argument("--batch", type=int, help="images of a step; else each net's own")
     parser.add_argument("--epoch", action="store_true", help=f"also time an epoch of {EPOCH_IMAGES:,} images")
     parser.add_argument("--data", metavar="FILE", help="the epoch's images, an .npz file; else random ones")
     args = parser.parse_args()
@@ -79,6 +112,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    if args.batch:
+        CASES.update({name: replace(case, batch=args.batch) for name, case in CASES.items()})
     figures: dict[str, list] = {"rows": [], "epochs": [], "profiles": []}
     for name in args.nets:
         for part, rows in compare(args, name, CASES[name]).items():

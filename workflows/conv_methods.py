@@ -7,44 +7,21 @@ The slides: pipelined is at most 1.64x faster than plain lowering, and slower fo
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
+from _layers import CIFAR, Layer
 from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
 
-from daskconv.geometry import Window
 from daskconv.graph import conv
 from daskconv.graph.threads import available_threads, check_threads, one_thread_each
 from daskconv.graph.timeline import overlap, record
 
 METHODS = ("direct", "lowering", "pipelined")  # those of the slides
 SLIDES_BEST = 1.64
-
-
-@dataclass(frozen=True)
-class ConvLayer:
-    """A 5x5 convolution with same padding: images (h, w, c) to (h, w, k)."""
-
-    name: str
-    h: int
-    w: int
-    c: int
-    k: int
-
-    @property
-    def window(self) -> Window:
-        return Window.of(5, (self.h, self.w), padding="same")
-
-
-LAYERS = (
-    ConvLayer("conv1", 32, 32, 3, 32),
-    ConvLayer("conv2", 16, 16, 32, 32),
-    ConvLayer("conv3", 8, 8, 32, 64),
-)
 
 
 def parse() -> argparse.Namespace:
@@ -63,8 +40,8 @@ def main() -> None:
         rows = [
             measure(layer, way, run, flops, threads, rounds)
             for threads in range(1, check_threads(args.threads) + 1)
-            for layer in LAYERS
-            for way, run, flops in passes(layer, batch)
+            for layer in CIFAR
+            for way, run, flops in passes(replace(layer, batch=batch))
         ]
     facts = machine(f"1 to {args.threads}") | {"batch": batch, "rounds": rounds}
     show("GFLOP/s, medians", rows, notes(rows))
@@ -75,13 +52,10 @@ def main() -> None:
         draw(plot, args.png, rows)
 
 
-def passes(layer: ConvLayer, batch: int) -> list[tuple[str, Callable[[str, int], Any], int]]:
+def passes(layer: Layer) -> list[tuple[str, Callable[[str, int], Any], int]]:
     """Return the passes of a layer: a name, a function of method and threads, and its nominal operations."""
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((batch, layer.h, layer.w, layer.c), np.float32)
-    w = generator.standard_normal((5, 5, layer.c, layer.k), np.float32)
-    dy = generator.standard_normal((batch, layer.h, layer.w, layer.k), np.float32)
-    window, flops = layer.window, layer.window.flops(*x.shape, layer.k)
+    x, w, dy = layer.arrays()
+    window = layer.window
 
     def forward(method: str, threads: int) -> None:
         conv.forward(x, w, None, window, method, threads)
@@ -93,12 +67,12 @@ def passes(layer: ConvLayer, batch: int) -> list[tuple[str, Callable[[str, int],
         weight_grad(method, threads)
         conv.input_grad(dy, w, x.shape, window, method, threads)
 
-    found = [("P", forward, flops), ("BP", backward, 2 * flops)]
-    return found if layer is not LAYERS[0] else [*found, ("BP weights", weight_grad, flops)]
+    found = [("P", forward, layer.flops), ("BP", backward, 2 * layer.flops)]
+    return found if layer.c > 3 else [*found, ("BP weights", weight_grad, layer.flops)]
 
 
 def measure(
-    layer: ConvLayer, way: str, run: Callable[[str, int], Any], flops: int, threads: int, rounds: int
+    layer: Layer, way: str, run: Callable[[str, int], Any], flops: int, threads: int, rounds: int
 ) -> dict[str, Any]:
     times = alternate({method: partial(run, method, threads) for method in METHODS}, rounds)
     speed_up = ratios(times["lowering"], times["pipelined"])

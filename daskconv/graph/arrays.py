@@ -53,15 +53,17 @@ def conv2d(
         TensorFlow's and ONNX's SAME_UPPER.
     groups : int
         Channel groups; c and k are multiples of it.
-    method : {"auto", "direct", "lowering", "pipelined", "implicit", "winograd"}
+    method : {"auto", "direct", "lowering", "pipelined", "implicit", "winograd", "fft"}
         ``direct`` loops over the output; ``lowering`` is im2col of a thread's whole block and one product
         (Chellapilla et al. 2006); ``pipelined`` cuts both into tasks of one Dask graph so that one thread
         lowers while another multiplies (Sakiyama et al., Deep Learning on Large-scale Multicore Clusters);
         ``implicit`` reads the image where it lies and makes no lowered copy; ``winograd`` does 3x3 and 5x5
-        kernels of stride 1 with a fraction of the products (Lavin and Gray 2016). ``auto`` picks by shape.
+        kernels of stride 1 with a fraction of the products (Lavin and Gray 2016); ``fft`` multiplies
+        frequencies, for kernels from about 11x11: its rounding errors, and a NaN, reach a whole tile of an
+        image. ``auto`` picks by shape.
     precision : {"fast", "exact"}, optional
-        "fast" lets ``auto`` take ``winograd``, whose float32 results differ by up to 5e-5 of their largest
-        element; "exact" does not. Dask's configuration ``daskconv.precision`` when not given, else "fast".
+        "fast" lets ``auto`` take ``winograd`` and ``fft``, whose float32 results differ by up to 5e-5 of their
+        largest element; "exact" does not. Dask's configuration ``daskconv.precision`` when not given, else "fast".
     data_format : {"NHWC", "NCHW"}
         Order of the axes of ``x`` and of the result.
 

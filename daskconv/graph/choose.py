@@ -12,13 +12,16 @@ from daskconv.geometry import Correlation, Pair, Window, forward_correlation
 from daskconv.kernels import winograd_tiles
 from daskconv.kernels.jit import enabled, refusal
 
-METHODS = ("direct", "lowering", "pipelined", "implicit", "winograd")
+METHODS = ("direct", "lowering", "pipelined", "implicit", "winograd", "fft")
 COMPILED = ("direct", "implicit", "winograd")
 PASSES = ("forward", "input_grad", "weight_grad")
+FAST = ("winograd", "fft")
 PRECISIONS = ("fast", "exact")
 
 # What transforming one channel of a tile's point costs, in multiplications of its products.
 _TRANSFORM_MACS = 16
+# Kernels of at least so many rows and columns are worth transforming whole images.
+_FFT_KERNEL = 11
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
         that differ from the definition by the rounding of its sums.
     """
     allowed = check_precision(precision)
-    if check_method(method) == "winograd":
-        _check_winograd(shape, allowed)
+    if check_method(method) in FAST:
+        _check_fast(method, shape, allowed)
     if method != "auto":
         return method
     if not enabled():
@@ -86,7 +89,7 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
         return "lowering"
     if allowed == "fast" and winograd_tiles.fits(shape.window) and _saves_products(shape):
         return "winograd"
-    return "implicit"
+    return "fft" if allowed == "fast" and _is_large(shape.window) else "implicit"
 
 
 def choose_all(method: str, shape: ConvShape, precision: str | None = None) -> Mapping[str, str]:
@@ -94,8 +97,13 @@ def choose_all(method: str, shape: ConvShape, precision: str | None = None) -> M
     return dict.fromkeys(PASSES, choose(method, shape, precision))
 
 
-def _check_winograd(shape: ConvShape, precision: str) -> None:
-    if not winograd_tiles.fits(shape.window):
+def _is_large(window: Window) -> bool:
+    """Return whether products of frequencies are fewer than a kernel's, by what was measured (bench_layers.py)."""
+    return min(window.kernel) >= _FFT_KERNEL and window.stride == window.dilation == (1, 1)
+
+
+def _check_fast(method: str, shape: ConvShape, precision: str) -> None:
+    if method == "winograd" and not winograd_tiles.fits(shape.window):
         window, known = shape.window, " and ".join(f"{r}x{r}" for r in winograd_tiles.KERNELS)
         raise InputError(
             f"method winograd does kernels of {known} with stride and dilation 1, but the kernel is {window.kernel} "
@@ -103,7 +111,7 @@ def _check_winograd(shape: ConvShape, precision: str) -> None:
         )
     if precision == "exact":
         raise InputError(
-            "method winograd is not exact to rounding: choose implicit for this layer, or precision fast."
+            f"method {method} is not exact to rounding: choose implicit for this layer, or precision fast."
         )
 
 

@@ -18,7 +18,7 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, lowering, winograd_tiles
+from daskconv.kernels import direct, fft, lowering, winograd_tiles
 from daskconv.kernels.jit import importable
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
@@ -53,6 +53,9 @@ def forward(
     if method == "winograd":
         _correlate_in_tiles(correlation, x, w, bias, window.groups, False, out, threads)
         return out
+    if method == "fft":
+        _correlate_by_fft([correlation], x, w, bias, window.groups, False, out, threads)
+        return out
     matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
     _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
     return out
@@ -77,6 +80,9 @@ def input_grad(
         return out
     if method == "winograd":
         _correlate_in_tiles(correlations[0], dy, w, None, window.groups, True, out, threads)
+        return out
+    if method == "fft":
+        _correlate_by_fft(correlations, dy, w, None, window.groups, True, out, threads)
         return out
     parts = []
     for correlation in correlations:
@@ -105,6 +111,9 @@ def weight_grad(
     if method == "direct":
         cuts = _cuts(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
         calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
+    elif method == "fft":
+        cuts = _fft_cuts(len(x), correlation, w_shape, window.groups, threads)
+        calls = [(fft.weight_grad, x[i:j], dy[i:j], correlation, window.groups) for i, j in cuts]
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
         cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
@@ -178,6 +187,39 @@ def _tile_cuts(correlation: Correlation, images: int, c: int, k: int, threads: i
     return _cuts(images * count, Work(flops, 1), threads)
 
 
+def _correlate_by_fft(
+    correlations: list[Correlation],
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    groups: int,
+    transposed: bool,
+    out: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute each correlation over ``x`` into its pixels of ``out``, in the frequency domain."""
+    _run(
+        [
+            (fft.correlate, x[i:j], w, bias, correlation, groups, transposed, out[i:j])
+            for correlation in correlations
+            for i, j in _fft_cuts(len(x), correlation, w.shape, groups, threads)
+        ],
+        threads,
+    )
+
+
+def _fft_cuts(
+    images: int, correlation: Correlation, w_shape: Shape, groups: int, threads: int | None
+) -> list[Range]:
+    """Cut images into blocks that are worth transforming the weights for each."""
+    image, weights = fft.flops(correlation, w_shape[2], w_shape[3] // groups)
+    few = 1 + 4 * weights // image
+    return [
+        (i * few, min(j * few, images))
+        for i, j in _cuts(-(-images // few), Work(few * groups * image, 1), threads)
+    ]
+
+
 def _correlate(
     parts: list[tuple[Correlation, list[NDArray], NDArray]],
     x: NDArray,
@@ -205,7 +247,7 @@ def _correlate(
     line = pipeline.Pipeline(threads or 1, largest, x.dtype)
     for (correlation, matrices, out), cut in zip(parts, tiles, strict=True):
         pipeline.add_correlation(line, x, matrices, bias, correlation, cut, out)
-    execute(line.graph, list(line.graph), threads or 1, "tiles")
+    execute(line.in_order(), [], threads or 1, "tiles")
 
 
 def _pipelined_weight_grad(
@@ -216,7 +258,7 @@ def _pipelined_weight_grad(
     sums = np.empty((min(_LANES, len(tiles)), depth, dy.shape[1]), x.dtype)
     line = pipeline.Pipeline(threads or 1, _longest(tiles) * depth, x.dtype)
     pipeline.add_weight_grad(line, x, dy, correlation, groups, tiles, sums)
-    execute(line.graph, list(line.graph), threads or 1, "tiles")
+    execute(line.in_order(), [], threads or 1, "tiles")
     return _sum_in_order(sums)
 
 

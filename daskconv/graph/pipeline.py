@@ -3,9 +3,10 @@
 One thread lowers (bound by memory) while another multiplies (bound by arithmetic). Three kinds of edges
 make the graph:
 
-- ``("product", t)`` needs ``("lower", t)``: its lowered rows;
-- ``("lower", t)`` needs the product that frees the ring's buffer it fills;
+- ``("product", t, part)`` needs ``("lower", t)``: its lowered rows, for a part of the output channels;
+- ``("lower", t)`` needs the products that free the ring's buffer it fills;
 - ``("lower", t)`` needs ``("lower", t - lanes)``: at most ``lanes`` threads lower at once, the others multiply.
+  Each thread's first tile is free of this: there is nothing to multiply yet.
 
 The graph is local to one process: lowered tiles never travel.
 """
@@ -21,7 +22,7 @@ from dask._task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.graph.tiles import Range
+from daskconv.graph.tiles import Range, Work, pipelined_columns
 from daskconv.graph.timeline import timed
 from daskconv.kernels.lowering import channel_range, lower, multiply
 from daskconv.kernels.scratch import scratch
@@ -49,8 +50,8 @@ class Pipeline:
     threads: int
     largest: int
     dtype: Any
-    graph: dict[Hashable, Task] = field(default_factory=dict)
-    tiles: int = 0
+    graph: dict[tuple, Task] = field(default_factory=dict)
+    products: list[list[Hashable]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ring = scratch("ring", (live_buffers(self.threads), self.largest), self.dtype)
@@ -60,26 +61,36 @@ class Pipeline:
         self, x: NDArray, correlation: Correlation, rows: Range, channels: Range, width: int
     ) -> tuple[int, NDArray]:
         """Add the lowering of a tile; return its number and the buffer (rows, width) it will fill."""
-        tile = self.tiles
-        self.tiles += 1
+        tile = len(self.products)
+        self.products.append([])
         buffer = self.ring[tile % len(self.ring)]
         buffer = buffer[: (rows[1] - rows[0]) * width].reshape(-1, width)
-        edges = [("product", tile - len(self.ring)), ("lower", tile - self.lanes)]
-        self._add("lower", tile, edges, lower, x, correlation, rows, channels, buffer)
+        freed = tile - len(self.ring)
+        edges = list(self.products[freed]) if freed >= 0 else []
+        if tile >= self.threads:
+            edges.append(("lower", tile - self.lanes))
+        self._add(("lower", tile), edges, lower, x, correlation, rows, channels, buffer)
         return tile, buffer
 
     def add_product(self, tile: int, after: int | None, function: Callable[..., None], *args: Any) -> None:
-        """Add what consumes a tile's buffer, after the product of tile ``after`` where their sums are one."""
-        edges: list[Hashable] = [("lower", tile)]
-        if after is not None:
-            edges.append(("product", after))
-        self._add("product", tile, edges, function, *args)
+        """Add what consumes a tile's buffer, after the products of tile ``after`` where their sums are one."""
+        edges = [("lower", tile), *([] if after is None else self.products[after])]
+        key = ("product", tile, len(self.products[tile]))
+        self.products[tile].append(key)
+        self._add(key, edges, function, *args)
 
-    def _add(
-        self, stage: str, tile: int, edges: list[Any], function: Callable[..., None], *args: Any
-    ) -> None:
+    def in_order(self) -> dict[tuple, Task]:
+        """Return the graph, the task to prefer first: several threads lower a tile ahead, so that none waits for it."""
+        ahead = 1 if self.threads > 1 else 0
+        return dict(
+            sorted(
+                self.graph.items(), key=lambda item: (item[0][1] + ahead * (item[0][0] == "product"), item[0])
+            )
+        )
+
+    def _add(self, key: tuple, edges: list[Any], function: Callable[..., None], *args: Any) -> None:
         present = List(*(TaskRef(edge) for edge in edges if edge in self.graph))
-        self.graph[(stage, tile)] = Task((stage, tile), _after, present, stage, tile, function, *args)
+        self.graph[key] = Task(key, _after, present, key[0], key[1], function, *args)
 
 
 def _after(_: list[None], stage: str, tile: int, function: Callable[..., None], *args: Any) -> None:
@@ -101,9 +112,11 @@ def add_correlation(
     for rows in tiles:
         for g, matrix in enumerate(matrices):
             channels = channel_range(g, groups, x.shape[3])
-            tile, buffer = pipeline.add_tile(x, correlation, rows, channels, matrix.shape[0])
-            columns = channel_range(g, groups, out.shape[1])
-            pipeline.add_product(tile, None, multiply, buffer, matrix, bias, columns, out[slice(*rows)])
+            depth, filters = matrix.shape
+            tile, buffer = pipeline.add_tile(x, correlation, rows, channels, depth)
+            for start, stop in pipelined_columns(len(buffer), filters, Work(2 * depth * filters, 1)):
+                columns, part = (g * filters + start, g * filters + stop), matrix[:, start:stop]
+                pipeline.add_product(tile, None, multiply, buffer, part, bias, columns, out[slice(*rows)])
 
 
 def add_weight_grad(

@@ -11,11 +11,10 @@ from functools import cache
 from typing import Any
 
 import dask
-import dask.threaded
-from dask.local import get_sync
 from threadpoolctl import ThreadpoolController
 
 from daskconv.errors import check_count
+from daskconv.graph.crew import Crew
 
 
 def available_threads() -> int:
@@ -42,10 +41,9 @@ def execute(graph: Mapping, keys: Sequence[Any], threads: int, role: str) -> Any
     Pools have a role: "blocks" of images run in one, "tiles" inside a block in another, so that a
     block that waits for its tiles does not hold a thread that they need.
     """
+    pool = _pool(threads, role, os.getpid()) if threads > 1 else None
     with serial_blas():
-        if threads == 1:
-            return get_sync(graph, list(keys))
-        return dask.threaded.get(graph, list(keys), pool=_pool(threads, role, os.getpid()))
+        return Crew(graph).run(keys, threads, pool)
 
 
 @cache

@@ -8,10 +8,13 @@ from daskconv.layout import even_parts
 
 Range = tuple[int, int]
 
-# A product of a tile is worth many times a scheduler's task (about 50 microseconds) ...
-_PIPELINED_FLOPS = 64_000_000
-# ... and its lowered rows stay in a core's share of the caches.
-_PIPELINED_BYTES = 2 << 20
+# A product is worth ten times what its task costs, about 50 microseconds with the edges, or more ...
+_PIPELINED_FLOPS = 100_000_000
+# ... its lowered rows stay in the caches that cores share, where another core finds them ...
+_PIPELINED_BYTES = 4 << 20
+# ... and where there is work enough, all threads get some.
+_PIPELINED_TILES = 8
+_FEWEST_ROWS = 64
 _BLOCK_FLOPS = 200_000_000
 _BLOCK_BYTES = 256 << 20
 _MOST_BLOCKS = 16
@@ -26,10 +29,24 @@ class Work:
 
 
 def pipelined_tiles(rows: int, work: Work) -> list[Range]:
-    """Cut rows into tiles for the pipeline: small enough for the caches, large enough for a task."""
-    fit = max(_PIPELINED_BYTES // work.bytes, 64)
-    worth = max(_PIPELINED_FLOPS // max(work.flops, 1), 64)
-    return _split(rows, -(-rows // min(fit, worth)))
+    """Cut rows into tiles for the pipeline: small enough for the caches, large enough for a task.
+
+    Rows are output pixels of all images, so that a tile of a small map holds many images.
+    """
+    fit = max(_PIPELINED_BYTES // work.bytes, _FEWEST_ROWS)
+    shared = min(rows // max(_worth(work.flops), _FEWEST_ROWS), _PIPELINED_TILES)
+    return _split(rows, max(-(-rows // fit), shared))
+
+
+def pipelined_columns(rows: int, columns: int, work: Work) -> list[Range]:
+    """Cut the output channels of a tile of so many rows, where its weights are more than its lowered rows."""
+    narrowest = -(-columns * _worth(work.flops) // max(rows, 1))
+    return _split(columns, min(-(-columns // max(rows, 1)), columns // narrowest))
+
+
+def _worth(flops: int) -> int:
+    """Return the rows of so many operations each that make a task."""
+    return max(-(-_PIPELINED_FLOPS // max(flops, 1)), 1)
 
 
 def blocks(rows: int, work: Work) -> list[Range]:

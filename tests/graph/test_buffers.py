@@ -3,6 +3,8 @@
 Memory that daskconv takes uninitialised is filled with 0xFF here, which is NaN in floats.
 """
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +34,15 @@ class Poison:
         for user in (lowering, pipeline, implicit, implicit_grad, winograd):
             patch.setattr(user, "scratch", self.spoil(scratch.scratch))
         patch.setattr(pipeline, "timed", self.timed)
+        self.unread: Counter[int] = Counter()
+        self.lock = threading.Lock()
+        add = pipeline.Pipeline.add_product
+
+        def counted(line, tile, *args):
+            self.unread[tile] += 1
+            add(line, tile, *args)
+
+        patch.setattr(pipeline.Pipeline, "add_product", counted)
 
     def spoil(self, source):
         def spoiled(*args, **kwargs):
@@ -42,15 +53,17 @@ class Poison:
 
         return spoiled
 
-    @staticmethod
-    def timed(stage, tile, function, *args):
-        """Run a pipeline's stage; its ring buffer is poisoned before it is filled and after it was read."""
+    def timed(self, stage, tile, function, *args):
+        """Run a pipeline's stage; its ring buffer is poisoned before it is filled and after all have read it."""
         buffer = args[-1] if stage == "lower" else args[0]
         if stage == "lower":
             fill(buffer)
         function(*args)
         if stage == "product":
-            fill(buffer)
+            with self.lock:
+                self.unread[tile] -= 1
+                if not self.unread[tile]:
+                    fill(buffer)
 
     def handed_out(self, array: np.ndarray) -> bool:
         return any(np.may_share_memory(array, other) for other in self.given)

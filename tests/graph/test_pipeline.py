@@ -74,13 +74,26 @@ def test_the_executed_graph_has_a_lowering_and_a_product_for_each_tile(many_cuts
     lowers, products = executed.stage("lower"), executed.stage("product")
     tiles = len(lowers)
     assert tiles > threads + 3
-    assert [t for _, t in lowers] == [t for _, t in products] == list(range(tiles))
+    assert [t for _, t in lowers] == [t for _, t, _ in products] == list(range(tiles))
     assert len(executed.graph) == 2 * tiles
     for t in range(tiles):
-        assert ("lower", t) in executed.needs(("product", t))
+        assert ("lower", t) in executed.needs(("product", t, 0))
         freed = t - live_buffers(threads)
-        assert (("product", freed) in executed.needs(("lower", t))) == (freed >= 0)
-        assert executed.buffer(("product", t)) is executed.buffer(("lower", t))
+        assert (("product", freed, 0) in executed.needs(("lower", t))) == (freed >= 0)
+        assert executed.buffer(("product", t, 0)) is executed.buffer(("lower", t))
+
+
+def test_products_of_all_parts_of_the_output_channels_free_a_tile(many_cuts):
+    case = Case(n=14, image=(11, 12), channels=3, filters=200, kernel=(3, 3), padding=1, stride=2)
+    arrays = case.arrays()
+    result, executed = run_and_capture(case, "forward", 2, arrays)
+    np.testing.assert_allclose(result, case.expected(*arrays)["forward"])
+    tiles = len(executed.stage("lower"))
+    parts = len(executed.stage("product")) // tiles
+    assert parts == 3, "tiles of 72 rows, 200 output channels"
+    for t in range(live_buffers(2), tiles):
+        freed = {("product", t - live_buffers(2), part) for part in range(parts)}
+        assert freed <= executed.needs(("lower", t))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -92,6 +105,13 @@ def test_the_ring_has_one_buffer_a_thread_and_one_ahead(many_cuts, name, threads
     assert len(buffers) == live_buffers(threads) == threads + 1
     for one, other in itertools.combinations(lowers[: live_buffers(threads)], 2):
         assert not np.shares_memory(executed.buffer(one), executed.buffer(other))
+
+
+def test_a_tile_is_lowered_ahead_where_another_thread_can_multiply(many_cuts):
+    _, alone = run_and_capture(SMALL, "forward", 1)
+    assert list(alone.graph)[:4] == [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
+    _, together = run_and_capture(SMALL, "forward", 2)
+    assert list(together.graph)[:4] == [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -145,11 +165,11 @@ def task_target(executed, key):
 def test_a_product_left_out_leaves_exactly_its_rows_unwritten(many_cuts, tile):
     result, executed = run_and_capture(SMALL, "forward", 2)
     want = result.copy()
-    rows = executed.graph["product", tile].args[-1]
+    rows = executed.graph["product", tile, 0].args[-1]
     result[...] = np.nan
     graph = dict(executed.graph)
-    task = graph["product", tile]
-    graph["product", tile] = type(task)(task.key, skip, *task.args)
+    task = graph["product", tile, 0]
+    graph["product", tile, 0] = type(task)(task.key, skip, *task.args)
     dask.threaded.get(graph, list(graph), num_workers=2)
     assert np.isnan(rows).all()
     assert np.isnan(result).sum() == rows.size
@@ -172,7 +192,7 @@ def tile_rows(result, rows):
 def test_no_more_tiles_are_alive_than_the_ring_has_buffers(many_cuts, name, threads):
     with record() as spans:
         _, executed = run_and_capture(SMALL, name, threads)
-    assert sorted((span.stage, span.tile) for span in spans) == sorted(executed.graph)
+    assert sorted((span.stage, span.tile) for span in spans) == sorted(key[:2] for key in executed.graph)
     starts = [(span.start, 1) for span in spans if span.stage == "lower"]
     ends = [(span.end, -1) for span in spans if span.stage == "product"]
     alive = list(itertools.accumulate(change for _, change in sorted(starts + ends)))
@@ -184,15 +204,15 @@ def test_no_more_tiles_are_alive_than_the_ring_has_buffers(many_cuts, name, thre
 def test_some_threads_are_left_to_multiply(many_cuts, threads):
     _, executed = run_and_capture(SMALL, "forward", threads)
     lanes = threads // 2
-    for _, t in executed.stage("lower")[lanes:]:
-        assert ("lower", t - lanes) in executed.needs(("lower", t))
+    for _, t in executed.stage("lower"):
+        assert (("lower", t - lanes) in executed.needs(("lower", t))) == (t >= threads)
 
 
 def test_products_of_one_lane_of_a_weight_gradient_follow_each_other(many_cuts):
     _, executed = run_and_capture(SMALL, "weight_grad", 2)
-    for _, t in executed.stage("product")[2:]:
-        assert ("product", t - 2) in executed.needs(("product", t))
-    assert ("product", 0) not in executed.needs(("product", 1))
+    for _, t, _ in executed.stage("product")[2:]:
+        assert ("product", t - 2, 0) in executed.needs(("product", t, 0))
+    assert ("product", 0, 0) not in executed.needs(("product", 1, 0))
 
 
 def test_lowering_runs_beside_the_products():

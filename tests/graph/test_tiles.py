@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskconv.graph.tiles import Work, blocks, pipelined_tiles
+from daskconv.graph.tiles import Work, blocks, pipelined_columns, pipelined_tiles
 
 works = st.builds(Work, st.integers(1, 10**9), st.integers(1, 10**8))
 
@@ -24,9 +24,32 @@ def test_cuts_partition_the_rows_near_evenly(rows, work):
 @given(rows=st.integers(1, 200_000), work=works)
 def test_a_tile_fits_the_caches_and_a_block_the_memory(rows, work):
     longest = max(stop - start for start, stop in pipelined_tiles(rows, work))
-    assert longest <= 64 or longest * work.bytes <= 2 << 20
+    assert longest <= 64 or longest * work.bytes <= 4 << 20
     longest = max(stop - start for start, stop in blocks(rows, work))
     assert longest == 1 or (longest - 1) * work.bytes < 256 << 20
+
+
+def test_weights_that_are_more_than_the_lowered_rows_are_split_by_output_channels():
+    work = Work(2 * 1728 * 384, 1728 * 4)
+    assert pipelined_columns(1000, 384, work) == [(0, 384)]
+    assert pipelined_columns(196, 384, work) == [(0, 192), (192, 384)]
+    assert pipelined_columns(49, 384, work) == [(0, 384)], "a task has to be worth it"
+    assert pipelined_columns(0, 384, work) == [(0, 384)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(rows=st.integers(1, 200_000), columns=st.integers(1, 4000), depth=st.integers(1, 30_000))
+def test_a_product_is_worth_a_task_wherever_there_is_work_enough(rows, columns, depth):
+    work = Work(2 * depth * columns, 4 * depth)
+    tiles = pipelined_tiles(rows, work)
+    parts = pipelined_columns(tiles[-1][1] - tiles[-1][0], columns, work)
+    assert parts[0][0] == 0 and parts[-1][1] == columns
+    assert all(before[1] == after[0] for before, after in pairwise(parts))
+    length = tiles[-1][1] - tiles[-1][0]
+    for start, stop in parts if len(parts) > 1 else []:
+        assert 2 * depth * length * (stop - start) >= 90_000_000
+    if len(tiles) > -(-rows // max((4 << 20) // (4 * depth), 64)):
+        assert length * work.flops >= 90_000_000
 
 
 def test_no_rows_are_one_empty_cut():

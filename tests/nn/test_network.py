@@ -172,8 +172,8 @@ def test_methods_are_chosen_by_layer():
 @pytest.mark.parametrize(
     ("method", "match"),
     [
-        ("winograd", "method is 'winograd': choose one of auto, direct, lowering, pipelined"),
-        ({"conv1": "fft"}, "method is 'fft': choose one of"),
+        ("Winograd", "method is 'Winograd': choose one of auto, direct, lowering, pipelined"),
+        ({"conv1": "fourier"}, "method is 'fourier': choose one of"),
         (
             {"conv9": "direct", "conv1": "direct"},
             "method names the layers ['conv9'], but the network has ['conv1'",

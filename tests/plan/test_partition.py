@@ -58,7 +58,7 @@ def test_a_program_holds_what_was_chosen():
 
 def test_what_a_network_refuses_the_partition_refuses():
     net = zoo.lenet()
-    refuse("method is 'fft'", apply, net, (8, 8, 1), data(), method="fft")
+    refuse("method is 'fourier'", apply, net, (8, 8, 1), data(), method="fourier")
     refuse("trainable='x*' matches no parameter", apply, net, (8, 8, 1), data(), trainable=["x*"])
     refuse("Layer 'conv1'", apply, net, (8, 8), data())
 
