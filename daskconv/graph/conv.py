@@ -176,9 +176,10 @@ def _correlate_in_tiles(
     threads: int | None,
 ) -> None:
     """Compute a correlation over ``x`` into ``out`` by Winograd's tiles."""
-    filters = winograd.pack(w, correlation, groups, transposed=transposed)
-    cuts = _tile_cuts(correlation, len(x), filters.channels, filters.filters * groups, threads)
-    _run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
+    for span in winograd.filter_spans(w, correlation, groups, transposed=transposed):
+        filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
+        cuts = _tile_cuts(correlation, len(x), filters.channels, filters.filters * groups, threads)
+        _run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
 
 
 def _tile_cuts(correlation: Correlation, images: int, c: int, k: int, threads: int | None) -> list[Range]:

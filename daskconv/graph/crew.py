@@ -34,6 +34,7 @@ class Crew:
         self._missing = [len(task.dependencies) for task in graph.values()]
         self._ready = [at for at, count in enumerate(self._missing) if not count]
         self._followers: dict[Hashable, list[int]] = {key: [] for key in self.keys}
+        self._readers: dict[Hashable, int] = {}
         for at, task in enumerate(graph.values()):
             for key in task.dependencies:
                 self._followers[key].append(at)
@@ -48,6 +49,10 @@ class Crew:
 
     def run(self, keys: Sequence[Hashable], threads: int, pool: Executor | None) -> list[Any]:
         """Run all tasks on the calling thread and ``threads - 1`` of the pool; return the values of ``keys``."""
+        # A value is let go with its last reader; what was asked for has one more.
+        self._readers = {key: len(followers) for key, followers in self._followers.items()}
+        for key in keys:
+            self._readers[key] += 1
         with local_callbacks() as callbacks:
             start, start_state, self._before, self._after, finish = unpack_callbacks(callbacks)
             for call in start:
@@ -94,7 +99,12 @@ class Crew:
 
     def _end(self, key: Hashable, value: Any) -> None:
         with self._change:
-            self.values[key] = value
+            if self._readers[key]:
+                self.values[key] = value
+            for read in self.graph[key].dependencies:
+                self._readers[read] -= 1
+                if not self._readers[read]:
+                    del self.values[read]
             self._state["running"].remove(key)
             self._state["finished"].add(key)
             for at in self._followers[key]:

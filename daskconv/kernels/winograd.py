@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.panels import copy_panel, options, width_of
+from daskconv.kernels.panels import copy_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import (
@@ -31,10 +31,13 @@ from daskconv.kernels.transform import (
     transforms_of,
 )
 from daskconv.kernels.winograd_tiles import tile_size
+from daskconv.layout import even_parts
 
 # Transformed pixels and products of a block: what a core's share of the caches holds.
 _BLOCK_BYTES = 2 << 20
 _MOST_TILES, _FEWEST_TILES = 256, 24
+# Transformed filters: more than fit are done one part after another.
+_FILTER_BYTES = 12 << 20
 # Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
 _SUMS_BYTES = 8 << 20
 
@@ -49,6 +52,8 @@ class Filters:
     stride : int
     groups, channels, filters : int
         Groups, and the input and output channels of one.
+    first, whole : int
+        These filters are those from ``first`` on, of the ``whole`` number that a group has.
     m, r : int
         Output pixels of a tile, and taps, along one axis.
     """
@@ -58,6 +63,8 @@ class Filters:
     groups: int
     channels: int
     filters: int
+    first: int
+    whole: int
     m: int
     r: int
 
@@ -79,8 +86,18 @@ class Buffers(NamedTuple):
     panel: int
 
 
-def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Filters:
-    """Return the weights (r, s, c / groups, k) of a correlation, transformed and packed.
+def filter_spans(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> list[Pair]:
+    """Return the ranges of a group's filters that are packed and multiplied one after the other."""
+    r, _, c, k = w.shape
+    c, k = (k // groups, c) if transposed else (c, k // groups)
+    points, width = (tile_size(correlation) + r - 1) ** 2, width_of(w.dtype)
+    panels = -(-k // width)
+    fit = max(_FILTER_BYTES // (points * c * width * w.itemsize * groups), 1)
+    return [(first * width, min(stop * width, k)) for first, stop in even_parts(panels, -(-panels // fit))]
+
+
+def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
+    """Return a range of filters of weights (r, s, c / groups, k), transformed and packed.
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
@@ -88,15 +105,13 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
     c, k = (k // groups, c) if transposed else (c, k // groups)
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
     width = width_of(w.dtype)
-    count = -(-k // width)
+    count = -(-(span[1] - span[0]) // width)
     stride = _odd_lines(count * c * width, transforms.itemsize)
     panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
     panel = scratch("panel", (r * r, c, width), w.dtype)
-    order = np.array(
-        [row * r + column for row in correlation.kernel_rows for column in correlation.kernel_cols]
-    )
-    _pack(w.reshape(-1), order, transposed, panel, panels, stride, transforms, (groups, c, k))
-    return Filters(panels, stride, groups, c, k, transforms.m, r)
+    order = tap_order(correlation, r)
+    _pack(w.reshape(-1), order, transposed, panel, panels, stride, transforms, (groups, c, k), span)
+    return Filters(panels, stride, groups, c, span[1] - span[0], span[0], k, transforms.m, r)
 
 
 def _odd_lines(elements: int, itemsize: int) -> int:
@@ -106,9 +121,9 @@ def _odd_lines(elements: int, itemsize: int) -> int:
 
 
 @njit(**options)
-def _pack(w, order, transposed, panel, panels, stride, transforms, channels):  # type: ignore[no-untyped-def]
+def _pack(w, order, transposed, panel, panels, stride, transforms, channels, span):  # type: ignore[no-untyped-def]
     """Transform a panel of filters after the other, from a copy in which its channels are neighbours."""
-    groups, c, k = channels
+    groups, c, _ = channels
     points, size, width = transforms.points**2, transforms.itemsize, panel.shape[2]
     sources, targets = np.empty(len(order), np.int64), np.empty(points, np.int64)
     for tap in range(len(order)):
@@ -116,9 +131,9 @@ def _pack(w, order, transposed, panel, panels, stride, transforms, channels):  #
     for g in range(groups):
         for point in range(points):
             targets[point] = panels.ctypes.data + size * (g * points + point) * stride
-        for first in range(0, k, width):
+        for first in range(span[0], span[1], width):
             copy_panel(w, order, transposed, channels, g, first, panel)
-            transform(transforms, FILTER, sources, targets, 0, first * c, c * width)
+            transform(transforms, FILTER, sources, targets, 0, (first - span[0]) * c, c * width)
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
@@ -151,7 +166,8 @@ def correlate(
     start = scratch("start", (2, filters.groups, padded), x.dtype)
     start[:] = 0
     if bias is not None:
-        start[1, :, : filters.filters] = bias.reshape(filters.groups, -1)
+        stop = filters.first + filters.filters
+        start[1, :, : filters.filters] = bias.reshape(filters.groups, -1)[:, filters.first : stop]
     zeros = scratch("zeros", (filters.channels,), x.dtype)
     zeros[:] = 0
     arrays = (
@@ -166,11 +182,12 @@ def correlate(
     )
     where = _map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
     channels = (filters.groups, filters.channels, filters.filters, filters.stride)
-    _correlate(arrays, where, (reads, writes), transforms, micro, channels, tiles)
+    place = (filters.first, filters.whole)
+    _correlate(arrays, where, (reads, writes), transforms, micro, channels, place, tiles)
 
 
 @njit(**options)
-def _correlate(arrays, where, buffers, transforms, micro, channels, tiles):  # type: ignore[no-untyped-def]
+def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles):  # type: ignore[no-untyped-def]
     x, _, _, zeros, spare, v, y, out = arrays
     reads, writes = buffers
     groups, cg, kg, _ = channels
@@ -195,18 +212,9 @@ def _correlate(arrays, where, buffers, transforms, micro, channels, tiles):  # t
                 _multiply(arrays, point, g, buffers, transforms, micro, channels, count)
             for t in range(count):
                 top, left, image = _locate(where, first + t, transforms.m)
-                base = out.ctypes.data + size * g * kg
-                _list_pixels(
-                    results,
-                    base,
-                    image,
-                    (top, left),
-                    where.size,
-                    groups * kg,
-                    transforms.m,
-                    spare.ctypes.data,
-                    size,
-                )
+                base, k = out.ctypes.data + size * (g * place[1] + place[0]), groups * place[1]
+                nowhere = spare.ctypes.data
+                _list_pixels(results, base, image, (top, left), where.size, k, transforms.m, nowhere, size)
                 transform(transforms, OUTPUT, products, results, t * writes.panel, 0, kg)
 
 

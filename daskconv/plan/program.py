@@ -17,7 +17,7 @@ from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
-from daskconv.plan.tasks import Indices, add, add_into, block_partial, flat_layout, update
+from daskconv.plan.tasks import Indices, add_into, block_partial, flat_layout, update
 
 STATE, DATA = "state", "data"
 """Keys that a step's graph reads: the TrainState before the step, and the Data."""
@@ -134,11 +134,11 @@ class Program:
         """Elements of the gradient vector."""
         return sum(prod(shape) for shape in self._weight_shapes.values())
 
-    def flatten(self, grads: Mapping[str, NDArray]) -> NDArray:
-        """Return gradients as one vector."""
+    def flatten(self, grads: dict[str, NDArray]) -> NDArray:
+        """Return gradients as one vector; takes them out of ``grads``, so that they are never there twice."""
         vector = np.empty(self.elements, self.dtype)
         for name, (start, stop) in flat_layout(self._weight_shapes).items():
-            vector[start:stop] = grads[name].reshape(-1)
+            vector[start:stop] = grads.pop(name).reshape(-1)
         return vector
 
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
@@ -205,7 +205,7 @@ class Program:
         left, right = tree.halves(span)
         graph = self.subtree_graph(left, indices, epoch, threads)
         graph |= self.subtree_graph(right, indices, epoch, threads)
-        graph[key] = Task(key, add, TaskRef(("sum", *left)), TaskRef(("sum", *right)))
+        graph[key] = Task(key, add_into, TaskRef(("sum", *left)), TaskRef(("sum", *right)))
         return graph
 
     def _shard_graph(self, shard: int, indices: Indices, epoch: int, threads: int) -> dict[Hashable, Task]:

@@ -101,7 +101,7 @@ def block_partial(
 
 
 def add_into(total: Partial, part: Partial) -> Partial:
-    """Add a block's sums to its shard's, in place: the chain owns its first block."""
+    """Add sums in place: those of a step's graph have no other reader."""
     np.add(total.gradient, part.gradient, out=total.gradient)
     np.add(total.sums, part.sums, out=total.sums)
     return total

@@ -134,3 +134,20 @@ def test_other_words_for_precision_are_refused(precision):
     assert "fast or exact" in sentence
     x, w = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2, 2), np.float32)
     refuse("precision is", daskconv.conv2d, x, w, precision=precision)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_filters_that_do_not_fit_their_buffer_are_done_in_parts(monkeypatch, groups):
+    monkeypatch.setattr(winograd, "_FILTER_BYTES", 1)
+    check(
+        Case(
+            n=2,
+            image=(8, 9),
+            kernel=(3, 3),
+            padding=1,
+            channels=20,
+            filters=45,
+            groups=groups,
+            dtype="float32",
+        )
+    )
