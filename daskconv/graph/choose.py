@@ -81,9 +81,10 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
         return method
     if not enabled():
         return "lowering"
-    # A product of a group with few channels leaves most of a vector register empty: the simple loops win.
+    # A product of a group with few channels leaves most of a vector register empty: the simple loops win. Where
+    # each channel has one filter, channels fill the register.
     if min(shape.channels) < 4 and shape.window.groups > 1:
-        return "direct"
+        return "implicit" if max(shape.channels) == 1 else "direct"
     # A 1x1 kernel has nothing to lower, and plain products of BLAS are faster there (workflows/bench_layers.py).
     if shape.window.taps == 1:
         return "lowering"

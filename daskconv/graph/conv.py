@@ -23,7 +23,7 @@ from daskconv.kernels.jit import importable
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
 if importable():
-    from daskconv.kernels import implicit, implicit_grad, implicit_scatter, winograd
+    from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter, winograd
 
 Shape = tuple[int, ...]
 
@@ -118,6 +118,8 @@ def weight_grad(
         lines = rows // max(dy.shape[2], 1)
         cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
         calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
+        if depthwise.fits(window, x.shape[3], k):
+            calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
     elif method == "winograd":
         cuts = _tile_cuts(correlation, len(x), w_shape[2], k, threads)
         calls = [(winograd.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
@@ -155,8 +157,13 @@ def _correlate_implicitly(
     threads: int | None,
 ) -> None:
     """Compute each correlation over ``x`` into its pixels of ``out``, without lowering."""
-    calls = []
+    calls: list[tuple] = []
     for correlation in correlations:
+        if w.shape[2] == 1 and groups == w.shape[3] > 1:
+            row = Work(2 * correlation.size[1] * w.size, 1)
+            for cut in _cuts(len(x) * correlation.size[0], row, threads):
+                calls.append((depthwise.correlate, x, w, bias, correlation, cut, out))
+            continue
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
         lines = implicit.count_lines(correlation, len(x))
         pixels = len(x) * prod(correlation.size) // max(lines, 1)

@@ -12,7 +12,8 @@ from reference import METHODS, refuse
     [
         (1, 64, 64, "implicit"),
         (1, 1, 1, "implicit"),
-        (64, 64, 64, "direct"),
+        (64, 64, 64, "implicit"),
+        (32, 64, 64, "direct"),
         (2, 64, 64, "implicit"),
         (4, 8, 64, "direct"),
         (2, 6, 64, "direct"),
