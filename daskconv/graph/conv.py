@@ -11,19 +11,20 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
 from daskconv.graph import pipeline
-from daskconv.graph.threads import execute, serial_blas
-from daskconv.graph.tiles import Range, Work, blocks, pipelined_tiles
-from daskconv.kernels import direct, fft, lowering, winograd_tiles
+from daskconv.graph.blocks import cuts_of, run, sum_in_order
+from daskconv.graph.threads import execute
+from daskconv.graph.tiles import Range, Work, pipelined_tiles
+from daskconv.kernels import direct, fft, lowering
 from daskconv.kernels.jit import importable
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
 if importable():
-    from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter, winograd
+    from daskconv.graph import conv_winograd
+    from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter
 
 Shape = tuple[int, ...]
 
@@ -51,7 +52,7 @@ def forward(
         _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads)
         return out
     if method == "winograd":
-        _correlate_in_tiles(correlation, x, w, bias, window.groups, False, out, threads)
+        conv_winograd.correlate(correlation, x, w, bias, window.groups, False, out, threads)
         return out
     if method == "fft":
         _correlate_by_fft([correlation], x, w, bias, window.groups, False, out, threads)
@@ -71,15 +72,15 @@ def input_grad(
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
         return out
     if method == "implicit" and implicit_scatter.fits(window, x_shape[3], dy.dtype):
-        cuts = _cuts(len(dy), Work(_flops(window, dy, w) // max(len(dy), 1), 1), threads)
-        _run([(implicit_scatter.input_grad, dy, w, window, cut, out) for cut in cuts], threads)
+        cuts = cuts_of(len(dy), Work(_flops(window, dy, w) // max(len(dy), 1), 1), threads)
+        run([(implicit_scatter.input_grad, dy, w, window, cut, out) for cut in cuts], threads)
         return out
     correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
     if method == "implicit":
         _correlate_implicitly(correlations, dy, w, None, window.groups, True, out, threads)
         return out
     if method == "winograd":
-        _correlate_in_tiles(correlations[0], dy, w, None, window.groups, True, out, threads)
+        conv_winograd.correlate(correlations[0], dy, w, None, window.groups, True, out, threads)
         return out
     if method == "fft":
         _correlate_by_fft(correlations, dy, w, None, window.groups, True, out, threads)
@@ -106,30 +107,29 @@ def weight_grad(
     rows, k = dy.size // dy.shape[3], dy.shape[3]
     flat, depth = dy.reshape(rows, k), lowering.lowered_width(correlation, w_shape[2])
     work = Work(2 * depth * k, depth * x.itemsize * window.groups)
+    if method == "winograd":
+        return conv_winograd.weight_grad(x, dy, correlation, w_shape, window.groups, threads)
     if method == "pipelined":
         return _pipelined_weight_grad(x, flat, correlation, window.groups, work, threads).reshape(w_shape)
     if method == "direct":
-        cuts = _cuts(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
+        cuts = cuts_of(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
         calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
     elif method == "fft":
         cuts = _fft_cuts(len(x), correlation, w_shape, window.groups, threads)
         calls = [(fft.weight_grad, x[i:j], dy[i:j], correlation, window.groups) for i, j in cuts]
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
-        cuts = _cuts(lines, Work(work.flops * dy.shape[2], 1), threads)
+        cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1), threads)
         calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
         if depthwise.fits(window, x.shape[3], k):
             calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
-    elif method == "winograd":
-        cuts = _tile_cuts(correlation, len(x), w_shape[2], k, threads)
-        calls = [(winograd.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
     else:
-        cuts = _cuts(rows, work, threads)
+        cuts = cuts_of(rows, work, threads)
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
     shape = (depth, k) if method == "lowering" else w_shape
     parts = np.empty((len(cuts), *shape), x.dtype)
-    _run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
-    return _sum_in_order(parts).reshape(w_shape)
+    run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
+    return sum_in_order(parts).reshape(w_shape)
 
 
 def _one_dtype(*arrays: Any) -> list[Any]:
@@ -161,38 +161,15 @@ def _correlate_implicitly(
     for correlation in correlations:
         if w.shape[2] == 1 and groups == w.shape[3] > 1:
             row = Work(2 * correlation.size[1] * w.size, 1)
-            for cut in _cuts(len(x) * correlation.size[0], row, threads):
+            for cut in cuts_of(len(x) * correlation.size[0], row, threads):
                 calls.append((depthwise.correlate, x, w, bias, correlation, cut, out))
             continue
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
         lines = implicit.count_lines(correlation, len(x))
         pixels = len(x) * prod(correlation.size) // max(lines, 1)
-        for cut in _cuts(lines, Work(2 * pixels * packed.macs, 1), threads):
+        for cut in cuts_of(lines, Work(2 * pixels * packed.macs, 1), threads):
             calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
-    _run(calls, threads)
-
-
-def _correlate_in_tiles(
-    correlation: Correlation,
-    x: NDArray,
-    w: NDArray,
-    bias: NDArray | None,
-    groups: int,
-    transposed: bool,
-    out: NDArray,
-    threads: int | None,
-) -> None:
-    """Compute a correlation over ``x`` into ``out`` by Winograd's tiles."""
-    for span in winograd.filter_spans(w, correlation, groups, transposed=transposed):
-        filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
-        cuts = _tile_cuts(correlation, len(x), filters.channels, filters.filters * groups, threads)
-        _run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
-
-
-def _tile_cuts(correlation: Correlation, images: int, c: int, k: int, threads: int | None) -> list[Range]:
-    count = winograd_tiles.count_tiles(correlation, winograd_tiles.tile_size(correlation))
-    flops = 2 * winograd_tiles.macs(correlation, c, k) // max(count, 1)
-    return _cuts(images * count, Work(flops, 1), threads)
+    run(calls, threads)
 
 
 def _correlate_by_fft(
@@ -206,7 +183,7 @@ def _correlate_by_fft(
     threads: int | None,
 ) -> None:
     """Compute each correlation over ``x`` into its pixels of ``out``, in the frequency domain."""
-    _run(
+    run(
         [
             (fft.correlate, x[i:j], w, bias, correlation, groups, transposed, out[i:j])
             for correlation in correlations
@@ -224,7 +201,7 @@ def _fft_cuts(
     few = 1 + 4 * weights // image
     return [
         (i * few, min(j * few, images))
-        for i, j in _cuts(-(-images // few), Work(few * groups * image, 1), threads)
+        for i, j in cuts_of(-(-images // few), Work(few * groups * image, 1), threads)
     ]
 
 
@@ -238,11 +215,11 @@ def _correlate(
     """Compute each correlation over ``x`` into its ``out`` (rows, k), by lowering, whole or pipelined."""
     cuts = [_rows_and_work(matrices, out) for _, matrices, out in parts]
     if method == "lowering":
-        _run(
+        run(
             [
                 (lowering.correlate_rows, x, matrices, bias, correlation, cut, out[slice(*cut)])
                 for (correlation, matrices, out), (rows, work) in zip(parts, cuts, strict=True)
-                for cut in _cuts(rows, work, threads)
+                for cut in cuts_of(rows, work, threads)
             ],
             threads,
         )
@@ -267,7 +244,7 @@ def _pipelined_weight_grad(
     line = pipeline.Pipeline(threads or 1, _longest(tiles) * depth, x.dtype)
     pipeline.add_weight_grad(line, x, dy, correlation, groups, tiles, sums)
     execute(line.in_order(), [], threads or 1, "tiles")
-    return _sum_in_order(sums)
+    return sum_in_order(sums)
 
 
 def _over_images(
@@ -280,23 +257,8 @@ def _over_images(
     out: NDArray,
     flops: int,
 ) -> None:
-    cuts = _cuts(images, Work(flops // max(images, 1), 1), threads)
-    _run([(kernel, *(a[i:j] for a in per_image), *shared, window, out[i:j]) for i, j in cuts], threads)
-
-
-def _run(calls: list[tuple], threads: int | None) -> None:
-    """Call each (function, arguments): at once on this thread, or as the tasks of a graph."""
-    if threads is None or len(calls) == 1:
-        with serial_blas():
-            for function, *args in calls:
-                function(*args)
-        return
-    graph = {("block", i): Task(("block", i), function, *args) for i, (function, *args) in enumerate(calls)}
-    execute(graph, list(graph), threads, "blocks")
-
-
-def _cuts(rows: int, work: Work, threads: int | None) -> list[Range]:
-    return [(0, rows)] if threads is None else blocks(rows, work)
+    cuts = cuts_of(images, Work(flops // max(images, 1), 1), threads)
+    run([(kernel, *(a[i:j] for a in per_image), *shared, window, out[i:j]) for i, j in cuts], threads)
 
 
 def _rows_and_work(matrices: list[NDArray], out: NDArray) -> tuple[int, Work]:
@@ -310,10 +272,3 @@ def _longest(tiles: list[Range]) -> int:
 
 def _flops(window: Window, y: NDArray, w: NDArray) -> int:
     return 2 * y.size * window.taps * w.shape[2]
-
-
-def _sum_in_order(parts: NDArray) -> NDArray:
-    total = parts[0]
-    for part in parts[1:]:
-        np.add(total, part, out=total)
-    return total

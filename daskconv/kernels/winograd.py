@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.panels import copy_panel, options, tap_order, width_of
@@ -86,14 +86,24 @@ class Buffers(NamedTuple):
     panel: int
 
 
-def filter_spans(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> list[Pair]:
-    """Return the ranges of a group's filters that are packed and multiplied one after the other."""
+def filter_spans(
+    w: NDArray, correlation: Correlation, groups: int, parts: int, *, transposed: bool
+) -> list[Pair]:
+    """Return at least so many ranges of a group's filters, each small enough to be packed at once."""
     r, _, c, k = w.shape
     c, k = (k // groups, c) if transposed else (c, k // groups)
     points, width = (tile_size(correlation) + r - 1) ** 2, width_of(w.dtype)
     panels = -(-k // width)
     fit = max(_FILTER_BYTES // (points * c * width * w.itemsize * groups), 1)
-    return [(first * width, min(stop * width, k)) for first, stop in even_parts(panels, -(-panels // fit))]
+    ranges = even_parts(panels, max(-(-panels // fit), min(parts, panels)))
+    return [(first * width, min(stop * width, k)) for first, stop in ranges]
+
+
+def channel_spans(dtype: DTypeLike, channels: int, parts: int) -> list[Pair]:
+    """Return ranges of a group's input channels, in whole panels."""
+    width = width_of(dtype)
+    panels = -(-channels // width)
+    return [(i * width, min(j * width, channels)) for i, j in even_parts(panels, min(parts, panels))]
 
 
 def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
@@ -267,11 +277,20 @@ def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  #
 
 
 def weight_grad(
-    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, tiles: Pair, out: NDArray
+    x: NDArray,
+    dy: NDArray,
+    correlation: Correlation,
+    groups: int,
+    tiles: Pair,
+    span: Pair,
+    out: NDArray,
 ) -> None:
-    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images."""
+    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images.
+
+    ``span`` are the input channels of each group whose weights it is done for.
+    """
     if tiles[0] == tiles[1]:
-        out[...] = 0
+        out[:, :, span[0] : span[1]] = 0
         return
     m, r = tile_size(correlation), len(correlation.rows)
     transforms, micro = transforms_of(m, r, x.dtype), tiles_of(x.dtype)
@@ -279,7 +298,7 @@ def weight_grad(
     cg, kg = x.shape[3] // groups, dy.shape[3] // groups
     filters = -(-kg // width) * width
     part = max(_SUMS_BYTES // (points * filters * x.itemsize) // width, 1) * width
-    channels = min(-(-cg // width) * width, part)
+    channels = min(-(-(span[1] - span[0]) // width) * width, part)
     block = min(_block(points, channels + filters, x.itemsize), max(tiles[1] - tiles[0], 1))
     reads, gradients = (
         Buffers(block, _odd_lines(block * length, x.itemsize), block * width)
@@ -300,10 +319,10 @@ def weight_grad(
         out.reshape(-1),
     )
     where = _map_of(correlation, (x.shape[1], x.shape[2]), m)
-    for first in range(0, cg, channels):
-        span = (first, min(first + channels, cg))
+    for first in range(span[0], span[1], channels):
+        some = (first, min(first + channels, span[1]))
         sizes = (groups, cg, kg, sums, filters)
-        _weight_grad(arrays, where, (reads, gradients), transforms, micro, sizes, span, tiles)
+        _weight_grad(arrays, where, (reads, gradients), transforms, micro, sizes, some, tiles)
 
 
 @njit(**options)

@@ -1,0 +1,34 @@
+"""Blocks: the parts of a pass that threads take whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from daskconv.graph.threads import execute, serial_blas
+from daskconv.graph.tiles import Range, Work, blocks
+
+
+def run(calls: list[tuple], threads: int | None) -> None:
+    """Call each (function, arguments): at once on this thread, or as the tasks of a graph."""
+    if threads is None or len(calls) == 1:
+        with serial_blas():
+            for function, *args in calls:
+                function(*args)
+        return
+    graph = {("block", i): Task(("block", i), function, *args) for i, (function, *args) in enumerate(calls)}
+    execute(graph, list(graph), threads, "blocks")
+
+
+def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:
+    """Return the ranges of rows that are blocks: one on the calling thread, else by shape alone."""
+    return [(0, rows)] if threads is None else blocks(rows, work)
+
+
+def sum_in_order(parts: NDArray) -> NDArray:
+    """Return the sum of parts, first to last, in the place of the first."""
+    total = parts[0]
+    for part in parts[1:]:
+        np.add(total, part, out=total)
+    return total

@@ -1,0 +1,90 @@
+"""How Winograd's passes are cut for threads: by tiles of the images, or by channels where these are more."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation
+from daskconv.graph.blocks import cuts_of, run, sum_in_order
+from daskconv.graph.tiles import Range, Work
+from daskconv.kernels import winograd
+from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
+
+
+def correlate(
+    correlation: Correlation,
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    groups: int,
+    transposed: bool,
+    out: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute a correlation over ``x`` into ``out``."""
+    tiles = len(x) * count_tiles(correlation, tile_size(correlation))
+    c, k = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
+    work = _flops(correlation, len(x), c, k * groups)
+    # Where filters are more than tiles, to transform them is the larger part: each thread takes some of them.
+    parts = len(cuts_of(k, Work(work // max(k, 1), 1), threads)) if tiles < k else 1
+    spans = winograd.filter_spans(w, correlation, groups, parts, transposed=transposed)
+    if parts > 1:
+        run([(_correlate_some, x, w, bias, correlation, groups, transposed, s, out) for s in spans], threads)
+        return
+    for span in spans:
+        filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
+        cuts = cuts_of(tiles, Work(work // len(spans) // max(tiles, 1), 1), threads)
+        run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
+
+
+def _correlate_some(
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    correlation: Correlation,
+    groups: int,
+    transposed: bool,
+    span: Range,
+    out: NDArray,
+) -> None:
+    """Compute all tiles of some filters."""
+    filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
+    tiles = len(x) * count_tiles(correlation, filters.m)
+    winograd.correlate(x, filters, bias, correlation, (0, tiles), out)
+
+
+def weight_grad(
+    x: NDArray,
+    dy: NDArray,
+    correlation: Correlation,
+    w_shape: tuple[int, ...],
+    groups: int,
+    threads: int | None,
+) -> NDArray:
+    """Return the gradient by the weights (r, s, c / groups, k)."""
+    c, k = w_shape[2:]
+    tiles = len(x) * count_tiles(correlation, tile_size(correlation))
+    work = _flops(correlation, len(x), c, k)
+    if tiles < _FEW * c:
+        out = np.empty(w_shape, x.dtype)
+        spans = winograd.channel_spans(x.dtype, c, len(cuts_of(c, Work(work // c, 1), threads)))
+        whole = (0, tiles)
+        run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
+        return out
+    cuts = cuts_of(tiles, Work(work // tiles, 1), threads)
+    parts = np.empty((len(cuts), *w_shape), x.dtype)
+    calls = zip(cuts, parts, strict=True)
+    run(
+        [(winograd.weight_grad, x, dy, correlation, groups, cut, (0, c), part) for cut, part in calls],
+        threads,
+    )
+    return sum_in_order(parts)
+
+
+# With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
+_FEW = 4
+
+
+def _flops(correlation: Correlation, images: int, c: int, k: int) -> int:
+    return 2 * images * macs(correlation, c, k)
