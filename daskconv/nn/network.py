@@ -198,10 +198,14 @@ class Network:
         context: Context,
         methods: Mapping[str, Mapping[str, str]],
         trainable: Sequence[str],
-    ) -> Arrays:
-        """Run gradients back from ``dy``; return those of the trainable parameters."""
+        grads: Any = None,
+    ) -> Any:
+        """Run gradients back from ``dy``; return those of the trainable parameters in ``grads``, a dict when not given.
+
+        They are set as soon as they are known, so that what takes them need not hold a copy of all.
+        """
         needed = self._needs_grad(params, trainable)
-        grads: Arrays = {}
+        grads = {} if grads is None else grads
         by_node = _by_node(params)
         flowing: dict[str, NDArray] = {self.nodes[-1].name: dy}
         for position, node in reversed(list(enumerate(self.nodes))):
@@ -216,7 +220,8 @@ class Network:
                 needs_weight_grad=bool(wanted),
             )
             dx, of_weights = node.layer.backward(by_node.get(node.name, {}), tape, gradient, here)
-            grads |= {name: of_weights[name.rpartition(".")[2]] for name in wanted}
+            for name in wanted:
+                grads[name] = of_weights[name.rpartition(".")[2]]
             for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):
                 if name in needed:
                     flowing[name] = flowing[name] + part if name in flowing else part

@@ -17,7 +17,7 @@ from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
-from daskconv.plan.tasks import Indices, add_into, block_partial, flat_layout, update
+from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial, flat_layout, update
 
 STATE, DATA = "state", "data"
 """Keys that a step's graph reads: the TrainState before the step, and the Data."""
@@ -134,12 +134,9 @@ class Program:
         """Elements of the gradient vector."""
         return sum(prod(shape) for shape in self._weight_shapes.values())
 
-    def flatten(self, grads: dict[str, NDArray]) -> NDArray:
-        """Return gradients as one vector; takes them out of ``grads``, so that they are never there twice."""
-        vector = np.empty(self.elements, self.dtype)
-        for name, (start, stop) in flat_layout(self._weight_shapes).items():
-            vector[start:stop] = grads.pop(name).reshape(-1)
-        return vector
+    def flat_gradients(self) -> FlatGradients:
+        """Return what takes gradients into one vector."""
+        return FlatGradients(np.empty(self.elements, self.dtype), flat_layout(self._weight_shapes))
 
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter."""

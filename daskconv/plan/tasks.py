@@ -84,6 +84,26 @@ class Partial:
     sums: NDArray[np.float64]
 
 
+@dataclass
+class FlatGradients:
+    """Takes the gradient of each parameter to its place in one vector.
+
+    Attributes
+    ----------
+    vector : array (elements,)
+    layout : dict
+        The range of each parameter, by name.
+    """
+
+    vector: NDArray
+    layout: dict[str, tuple[int, int]]
+
+    def __setitem__(self, name: str, gradient: NDArray) -> None:
+        """Copy a parameter's gradient."""
+        start, stop = self.layout[name]
+        self.vector[start:stop] = gradient.reshape(-1)
+
+
 def block_partial(
     program: Program, state: TrainState, data: Data, indices: Indices, epoch: int, threads: int
 ) -> Partial:
@@ -96,8 +116,9 @@ def block_partial(
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
         loss, dscores = program.loss(scores, y, weight)
-        grads = network.backward(state.params, saved, dscores, context, methods, program.trainable)
-    return Partial(program.flatten(grads), program.sums_of(scores, y, weight, loss))
+        grads = program.flat_gradients()
+        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
+    return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
 
 
 def add_into(total: Partial, part: Partial) -> Partial:
