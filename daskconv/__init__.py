@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from daskconv.nn.network import Network, Node, Sequential
     from daskconv.plan import partition as plans
     from daskconv.plan.program import Program
+    from daskconv.plan.tune import tune
     from daskconv.train.files import load
     from daskconv.train.model import Model
     from daskconv.train.normalize import Normalize
@@ -64,6 +65,7 @@ _ROOMS = {
     "nn.metrics": ["Accuracy", "ConfusionMatrix", "Metric"],
     "nn.network": ["Network", "Node", "Sequential"],
     "plan.program": ["Program"],
+    "plan.tune": ["tune"],
     "train.files": ["load"],
     "train.model": ["Model"],
     "train.normalize": ["Normalize"],
@@ -127,6 +129,7 @@ __all__ = [
     "losses",
     "plans",
     "start",
+    "tune",
     "zoo",
 ]
 

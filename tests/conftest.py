@@ -3,12 +3,17 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Doctests are looked for in every module, and scripts that tests launch under mpiexec must not be imported.
 collect_ignore = [str(p) for p in Path(__file__).parent.rglob("*.py") if not p.name.startswith("test_")]
+
+# What somebody has tuned on this machine must not change what is tested, nor a test what they have tuned.
+_cache = tempfile.TemporaryDirectory(prefix="daskconv-tests-")
+os.environ["DASKCONV_CACHE"] = _cache.name
 
 
 def missing(what: str, remedy: str) -> None:

@@ -193,10 +193,50 @@ def test_resume_may_save_elsewhere(folder, run):
     assert code == 2 and err == "Error: epochs is 2 but 2 are done: give the total to reach.\n"
 
 
+# --------------------------------------------------------------------------------- tune
+
+
+@pytest.fixture
+def quick_to_tune(monkeypatch, tmp_path):
+    """A cache of its own, and fewer runs than figures that mean something need."""
+    monkeypatch.setenv("DASKCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("daskconv.plan.tune.ROUNDS", 2)
+    monkeypatch.setattr("daskconv.plan.tune._MOST_RUNS", 1)
+
+
+def test_tune_prints_its_table_and_keeps_it(quick_to_tune, run, tmp_path):
+    code, out, err = run("tune", "lenet", "--input", 8, 8, 1, "--batch", 8)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "lenet input (8, 8, 1), blocks of 2 images, threads 1"
+    assert lines[1].split() == ["layer", "pass", "method", "exact", "rule", "gain", "milliseconds"]
+    passes = ("forward", "input_grad", "weight_grad")
+    assert [line.split()[:2] for line in lines[2:-1]] == [[f"conv{i}", p] for i in (1, 2) for p in passes]
+    assert err.splitlines()[-1] == "6/6 conv2 weight_grad"
+    _, path, _, digits = lines[-1].split()
+    assert Path(path.rstrip(",")).parent == tmp_path / "cache" / "tuning" and Path(path.rstrip(",")).is_file()
+    program = daskconv.Trainer("lenet").program((8, 8, 1), batch_size=8)
+    assert program.tuning == digits and {line.split()[2] for line in lines[2:-1]} == {
+        method for row in program.methods.values() for method in row.values()
+    }
+
+
+def test_tune_of_a_saved_model_knows_its_images(quick_to_tune, run, folder, trained, monkeypatch):
+    monkeypatch.chdir(folder)
+    code, out, _ = run("tune", "model.safetensors", "--threads", 2)
+    assert code == 0 and out.splitlines()[0] == "lenet input (8, 8, 1), blocks of 25 images, threads 2"
+
+
+def test_tune_prints_where_nothing_can_be_kept(quick_to_tune, run, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.warns(RuntimeWarning, match="cannot be kept") as caught:
+        code, out, _ = run("tune", "lenet", "--input", 8, 8, 1, "--batch", 8)
+    assert len(caught) == 1 and code == 0 and "saved" not in out and len(out.splitlines()) == 8
+
+
 # --------------------------------------------------------------------------------- help, info
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["info"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["tune"], ["info"]], ids=str)
 def test_help(run, command):
     texts = [lines_of(run(*command, option)) for option in ("--help", "-h")]
     assert texts[0] == texts[1] and texts[0][0].startswith(" ".join(["Usage: daskconv", *command]))
@@ -215,6 +255,7 @@ def test_info_tells_processor_blas_and_mpi(folder):
     facts = dict(line.split(maxsplit=1) for line in out.stdout.splitlines())
     assert re.search(r"\d+ cores for this process$", facts["cpu"])
     assert re.search(r"\d+ threads$", facts["blas"])
+    assert facts["tuning"] == "none, the rule chooses methods"
     assert facts["mpi"].startswith("none (") or facts["mpi"].endswith("launched with no ranks")
     assert f"daskconv {daskconv.__version__}, dask 20" in facts["versions"]
     assert facts["executable"] == sys.executable
@@ -247,6 +288,9 @@ BAD = {
     "train --data small.npz --resume model.safetensors --epochs 3": "with images 1438 and would go on with 120",
     "train --data large.npz --resume model.safetensors --epochs 3": r"images are \(16, 8, 1\) but training",
     "train --data digits --resume model.safetensors --epochs 2": "epochs is 2 but 2 are done",
+    "tune nope --input 8 8 1": "net is 'nope': choose one of cifar10_quick, lenet",
+    "tune lenet": "The shape of an image is not known of lenet: give it as --input H W C",
+    "tune small.npz": "small.npz is damaged or no daskconv model",
     "evaluate none small.npz": "none is no file: give a model",
     "evaluate model.safetensors nope": "'nope' does not exist",
     "evaluate model.safetensors eleven.npz": r"y\[\d+\] is 1[01]: the network has 10 outputs",

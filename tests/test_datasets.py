@@ -358,6 +358,7 @@ def test_cifar10_refuses_bombs(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("DASKCONV_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "cache" / "daskconv"

@@ -103,8 +103,8 @@ class TimedLayer(daskconv.Layer):
     def flops(self, shape: Any) -> int:
         return self.layer.flops(shape)
 
-    def choose_methods(self, shape: Any, method: str, precision: str) -> Any:
-        return self.layer.choose_methods(shape, method, precision)
+    def choose_methods(self, shape: Any, method: str, precision: str, tuned: Any = None) -> Any:
+        return self.layer.choose_methods(shape, method, precision, tuned)
 
 
 def watch_layers(

@@ -10,6 +10,7 @@ from typing import IO
 
 from daskconv.datasets.assemble import because
 from daskconv.errors import DataError
+from daskconv.graph.tuning_file import cache_folder
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -27,7 +28,7 @@ def cached_cifar10() -> Path:
     DataError
         The address cannot be reached, the folder cannot be written, or the archive is not the official one.
     """
-    folder = _cache()
+    folder = cache_folder()
     for name in KNOWN:
         if (folder / name).exists():
             return folder / name
@@ -39,10 +40,6 @@ def cached_cifar10() -> Path:
             f"CIFAR-10 cannot be downloaded from {ADDRESS} into {folder} ({because(error)}): "
             f"bring {ARCHIVE} here by other means and give its path, as cifar10('{ARCHIVE}')"
         ) from error
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "daskconv"
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -13,6 +13,7 @@ from daskconv.geometry import Padding, Window
 from daskconv.graph import conv
 from daskconv.graph.choose import ConvShape, choose
 from daskconv.graph.threads import available_threads
+from daskconv.graph.tuning_file import load_table
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -60,7 +61,7 @@ def conv2d(
         ``implicit`` reads the image where it lies and makes no lowered copy; ``winograd`` does 3x3 and 5x5
         kernels of stride 1 with a fraction of the products (Lavin and Gray 2016); ``fft`` multiplies
         frequencies, for kernels from about 11x11: its rounding errors, and a NaN, reach a whole tile of an
-        image. ``auto`` picks by shape.
+        image. ``auto`` picks by shape, or as ``daskconv tune`` has measured on this machine.
     precision : {"fast", "exact"}, optional
         "fast" lets ``auto`` take ``winograd`` and ``fft``, whose float32 results differ by up to 5e-5 of their
         largest element; "exact" does not. Dask's configuration ``daskconv.precision`` when not given, else "fast".
@@ -91,7 +92,7 @@ def conv2d(
     _check_dtypes(x=x, w=w, bias=bias)
     if bias is not None and bias.shape != (w.shape[3],):
         raise InputError(f"bias has shape {bias.shape}: give one value for each of the {w.shape[3]} filters.")
-    method = choose(method, ConvShape(window, x.shape[1:3], x.shape[3], w.shape[3]), precision)
+    method = _choose(method, window, x.shape, w.shape, precision, "forward", x)
     if not _any_dask(x, w, bias):
         now = conv.forward(_now(x), _now(w), _now(bias), window, method, available_threads())
         return _restore(now, data_format)
@@ -148,7 +149,7 @@ def conv2d_input_grad(
     window = _window(x_shape, w.shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x_shape, w.shape, window)
     _check_dtypes(dy=dy, w=w)
-    method = choose(method, ConvShape(window, (x_shape[1], x_shape[2]), x_shape[3], w.shape[3]), precision)
+    method = _choose(method, window, x_shape, w.shape, precision, "input_grad", dy)
     if not _any_dask(dy, w):
         now = conv.input_grad(_now(dy), _now(w), x_shape, window, method, available_threads())
         return _restore(now, data_format)
@@ -206,7 +207,7 @@ def conv2d_weight_grad(
     window = _window(x.shape, w_shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x.shape, w_shape, window)
     _check_dtypes(x=x, dy=dy)
-    method = choose(method, ConvShape(window, x.shape[1:3], x.shape[3], w_shape[3]), precision)
+    method = _choose(method, window, x.shape, w_shape, precision, "weight_grad", x)
     if not _any_dask(x, dy):
         return conv.weight_grad(_now(x), _now(dy), tuple(w_shape), window, method, available_threads())
     axes = dict(zip("rsdk", w_shape, strict=True))
@@ -223,6 +224,22 @@ def conv2d_weight_grad(
         method=method,
     )
     return parts.sum(axis=0)
+
+
+def _choose(
+    method: str,
+    window: Window,
+    x_shape: Shape,
+    w_shape: Shape,
+    precision: str | None,
+    pass_: str,
+    images: Any,
+) -> str:
+    """Return the method of a pass over ``images``, chosen here and now: workers get the choice."""
+    block = max(images.chunks[0]) if hasattr(images, "dask") else len(images)
+    tuned = load_table().at(str(images.dtype), block)
+    shape = ConvShape(window, (x_shape[1], x_shape[2]), x_shape[3], w_shape[3])
+    return choose(method, shape, precision, pass_, tuned)
 
 
 def _forward_chunk(

@@ -1,9 +1,10 @@
-"""Which method a convolution pass uses: a rule by shape, never a measurement in the middle of a run."""
+"""Which method a convolution pass uses: a rule by shape or a table made before, never a measurement in a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dask
 
@@ -12,11 +13,16 @@ from daskconv.geometry import Correlation, Pair, Window, forward_correlation
 from daskconv.kernels import winograd_tiles
 from daskconv.kernels.jit import enabled, refusal
 
+if TYPE_CHECKING:
+    from daskconv.graph.tuning import Tuned
+
 METHODS = ("direct", "lowering", "pipelined", "implicit", "winograd", "fft")
 COMPILED = ("direct", "implicit", "winograd")
 PASSES = ("forward", "input_grad", "weight_grad")
 FAST = ("winograd", "fft")
 PRECISIONS = ("fast", "exact")
+# One pipelined pass changes the blocks of its whole network, so it is never the choice of a single pass.
+TUNABLE = tuple(method for method in METHODS if method != "pipelined")
 
 # What transforming one channel of a tile's point costs, in multiplications of its products.
 _TRANSFORM_MACS = 16
@@ -63,8 +69,14 @@ def check_precision(precision: str | None) -> str:
     return asked
 
 
-def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
-    """Return the method of a convolution's passes; "auto" becomes a real one.
+def choose(
+    method: str,
+    shape: ConvShape,
+    precision: str | None = None,
+    pass_: str = "forward",
+    tuned: Tuned | None = None,
+) -> str:
+    """Return the method of a convolution's pass; "auto" becomes a real one.
 
     Parameters
     ----------
@@ -73,12 +85,32 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
     precision : {"fast", "exact"}, optional
         "fast" allows methods whose error is up to 5e-5 of the largest result in float32, "exact" only those
         that differ from the definition by the rounding of its sums.
+    pass_ : {"forward", "input_grad", "weight_grad"}
+    tuned : Tuned, optional
+        What was measured on this machine; the rule chooses what it does not know.
     """
     allowed = check_precision(precision)
     if check_method(method) in FAST:
         _check_fast(method, shape, allowed)
     if method != "auto":
         return method
+    measured = tuned.method(shape, pass_, allowed) if tuned else None
+    return measured if measured and _can(measured, shape, allowed) else _rule(shape, allowed)
+
+
+def choose_all(
+    method: str, shape: ConvShape, precision: str | None = None, tuned: Tuned | None = None
+) -> Mapping[str, str]:
+    """Return the method of each of the three passes."""
+    return {pass_: choose(method, shape, precision, pass_, tuned) for pass_ in PASSES}
+
+
+def candidates(shape: ConvShape, precision: str) -> tuple[str, ...]:
+    """Return the methods among which a measurement may pick."""
+    return tuple(method for method in TUNABLE if _can(method, shape, precision))
+
+
+def _rule(shape: ConvShape, precision: str) -> str:
     if not enabled():
         return "lowering"
     # A product of a group with few channels leaves most of a vector register empty: the simple loops win. Where
@@ -88,14 +120,18 @@ def choose(method: str, shape: ConvShape, precision: str | None = None) -> str:
     # A 1x1 kernel has nothing to lower, and plain products of BLAS are faster there (workflows/bench_layers.py).
     if shape.window.taps == 1:
         return "lowering"
-    if allowed == "fast" and winograd_tiles.fits(shape.window) and _saves_products(shape):
+    if precision == "fast" and winograd_tiles.fits(shape.window) and _saves_products(shape):
         return "winograd"
-    return "fft" if allowed == "fast" and _is_large(shape.window) else "implicit"
+    return "fft" if precision == "fast" and _is_large(shape.window) else "implicit"
 
 
-def choose_all(method: str, shape: ConvShape, precision: str | None = None) -> Mapping[str, str]:
-    """Return the method of each of the three passes."""
-    return dict.fromkeys(PASSES, choose(method, shape, precision))
+def _can(method: str, shape: ConvShape, precision: str) -> bool:
+    try:
+        if check_method(method) in FAST:
+            _check_fast(method, shape, precision)
+    except InputError:
+        return False
+    return True
 
 
 def _is_large(window: Window) -> bool:

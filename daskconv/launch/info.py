@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from daskconv.graph.threads import cores
+from daskconv.graph.tuning import processor_name
+from daskconv.graph.tuning_file import load_table
 from daskconv.kernels.jit import importable
 from daskconv.run.mpi import launcher_ranks
 
@@ -31,9 +33,10 @@ def facts() -> dict[str, str]:
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
-        "cpu": f"{_cpu()}, {len(cores())} cores for this process",
+        "cpu": f"{processor_name()}, {len(cores())} cores for this process",
         "blas": _blas(),
         "threads": f"{_numba()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
+        "tuning": _tuning(),
         "mpi": _mpi(),
         "executable": sys.executable,
     }
@@ -54,15 +57,6 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
-
-
 def _blas() -> str:
     import numpy  # noqa: F401 (the library has to be loaded to be seen)
     from threadpoolctl import threadpool_info
@@ -78,6 +72,13 @@ def _configured() -> str:
     import dask
 
     return str(dask.config.get("daskconv.threads", "as many as cores"))
+
+
+def _tuning() -> str:
+    table = load_table()
+    return (
+        f"table {table.hash} of {len(table.rows)} cases" if table.rows else "none, the rule chooses methods"
+    )
 
 
 def _mpi() -> str:

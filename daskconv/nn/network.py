@@ -14,6 +14,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from daskconv.errors import InputError
 from daskconv.graph.choose import check_method, check_precision
+from daskconv.graph.tuning import Tuned
+from daskconv.graph.tuning_file import load_table
+from daskconv.nn.blocks import block_images
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 
 INPUT = "input"
@@ -130,7 +133,11 @@ class Network:
         return {node.name: node.layer.flops(self.input_of(node, shapes)) for node in self.nodes}
 
     def choose_methods(
-        self, input_shape: Shape, method: str | Mapping[str, str], precision: str | None = None
+        self,
+        input_shape: Shape,
+        method: str | Mapping[str, str],
+        precision: str | None = None,
+        tuned: Tuned | None = None,
     ) -> dict[str, dict[str, str]]:
         """Return the method of each convolution and pass; a mapping names it by layer, "auto" elsewhere."""
         allowed = check_precision(precision)
@@ -140,7 +147,9 @@ class Network:
         for node in self.nodes:
             shape = self.input_of(node, shapes)
             try:
-                chosen[node.name] = dict(node.layer.choose_methods(shape, by_layer[node.name], allowed))
+                chosen[node.name] = dict(
+                    node.layer.choose_methods(shape, by_layer[node.name], allowed, tuned)
+                )
             except InputError as error:
                 raise InputError(f"{node.name}: {error}") from None
         named = set(method) if isinstance(method, Mapping) else set()
@@ -148,6 +157,31 @@ class Network:
         if useless:
             raise InputError(f"method names {useless}, which are no convolutions: leave them out.")
         return {name: methods for name, methods in chosen.items() if methods}
+
+    def tuned_methods(
+        self,
+        input_shape: Shape,
+        method: str | Mapping[str, str] = "auto",
+        precision: str | None = None,
+        dtype: str = "float32",
+        images: int | None = None,
+    ) -> tuple[dict[str, dict[str, str]], str]:
+        """Return :meth:`choose_methods` with this machine's tuning table, and the table's hash.
+
+        Parameters
+        ----------
+        input_shape, method, precision
+            As in :meth:`choose_methods`.
+        dtype : str
+        images : int, optional
+            The most images of a block, such as those of a shard.
+        """
+        methods, table = self.choose_methods(input_shape, method, precision), load_table()
+        if not table.rows:
+            return methods, ""
+        block = block_images(self, input_shape, methods)
+        tuned = table.at(dtype, block if images is None else min(block, images))
+        return self.choose_methods(input_shape, method, precision, tuned), table.hash
 
     def _methods_by_layer(self, method: str | Mapping[str, str]) -> dict[str, str]:
         names = [node.name for node in self.nodes]
@@ -236,8 +270,15 @@ class Network:
                 needed.add(node.name)
         return needed
 
-    def summary(self, input_shape: Shape) -> str:
+    def summary(self, input_shape: Shape, *, tuned: bool = False) -> str:
         """Return a table: a row a layer with its output shape, parameters and operations of one image.
+
+        Parameters
+        ----------
+        input_shape : (h, w, c)
+        tuned : bool
+            Add the method that "auto" chooses for each convolution, by what ``daskconv tune`` has measured on
+            this machine or else by the rule: forward/input_grad/weight_grad where they differ.
 
         Examples
         --------
@@ -260,7 +301,11 @@ class Network:
             kind = type(node.layer).__name__
             rows.append((node.name, kind, str(shapes[node.name]), f"{counts[node.name]:,}", mega))
         rows.append(("total", "", "", f"{sum(counts.values()):,}", f"{sum(flops.values()) / 1e6:,.3f}"))
-        return _table(f"{self.name} input {tuple(input_shape)}", rows)
+        if tuned:
+            methods = self.tuned_methods(input_shape)[0]
+            words = [_in_a_word(methods.get(node.name, {})) for node in self.nodes]
+            rows = [(*row, word) for row, word in zip(rows, ["method", *words, ""], strict=True)]
+        return aligned(f"{self.name} input {tuple(input_shape)}", rows, right=(3, 4))
 
 
 def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network") -> Network:
@@ -300,13 +345,18 @@ def _by_node(params: Arrays) -> dict[str, Arrays]:
     return by_node
 
 
-def _table(title: str, rows: list[tuple[str, ...]]) -> str:
+def _in_a_word(methods: Mapping[str, str]) -> str:
+    """Return the method of all passes, or that of each where they differ."""
+    return "/".join(methods.values() if len(set(methods.values())) > 1 else set(methods.values()))
+
+
+def aligned(title: str, rows: Sequence[tuple[str, ...]], right: Sequence[int]) -> str:
+    """Return a title and rows of text in columns; those numbered in ``right`` end at one edge."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = [True, True, True, False, False]
     lines = [
         " ".join(
-            cell.ljust(width) if on_left else cell.rjust(width + 1)
-            for cell, width, on_left in zip(row, widths, left, strict=True)
+            cell.rjust(width + 1) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]

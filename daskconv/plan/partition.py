@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from daskconv.errors import InputError, check_count
+from daskconv.graph.choose import check_method
 from daskconv.layout import Layout
+from daskconv.nn.blocks import block_images
 from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
@@ -16,12 +17,9 @@ from daskconv.plan.program import Program
 
 DEFAULT_SHARDS = 4
 
-# A block is worth many times its task, but its activations and lowered rows stay near the core:
-# measured on cifar10_quick, an image of a block of 13 takes 1.05 of the time of one of 25, of 9 images 1.2, of 4 1.6.
-_BLOCK_FLOPS = 1_000_000_000
-# Packing the weights and adding the gradients of a block have to be small against its operations: a step of
-# VGG-11, batch 128, takes 2.2 times as long in blocks of 3 images as of 32; more would cost memory for activations.
-_FLOPS_PER_PARAMETER = 4000
+Methods = Mapping[str, Mapping[str, str]]
+Chosen = tuple[Methods, str]
+"""The method of each convolution and pass, and the hash of the tuning table that chose them."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,17 @@ def partition(
     seed: int,
     precision: str | None = None,
     dtype: str = "float32",
+    chosen: Chosen | None = None,
 ) -> Program:
-    """Return the Program of a plan for one network, input shape and batch."""
-    methods = network.choose_methods(input_shape, method, precision)
+    """Return the Program of a plan for one network, input shape and batch.
+
+    The methods are those that were ``chosen`` before, or else the rule and this machine's table choose them now:
+    whoever runs the Program reads them there.
+    """
+    shard = -(-batch_size // plan.layout.n)
+    fresh: Chosen = network.tuned_methods(input_shape, method, precision, dtype, shard)
+    kept = chosen is not None and _name_the_same_passes(chosen[0], fresh[0])
+    methods, tuning = _check_runnable(chosen) if chosen and kept else fresh
     return Program(
         network=network,
         input_shape=input_shape,
@@ -88,19 +94,16 @@ def partition(
         trainable=network.trainable_names(input_shape, trainable),
         seed=seed,
         dtype=dtype,
+        tuning=tuning,
     )
 
 
-def block_images(
-    network: Network, input_shape: tuple[int, ...], methods: Mapping[str, Mapping[str, str]]
-) -> int:
-    """Return how many images a thread takes through the network at once, by shape alone.
+def _name_the_same_passes(one: Methods, other: Methods) -> bool:
+    return {name: set(row) for name, row in one.items()} == {name: set(row) for name, row in other.items()}
 
-    A pipelined network takes a shard whole: there the tiles are the parallelism.
-    """
-    if any("pipelined" in row.values() for row in methods.values()):
-        return 1 << 30
-    flops = 3 * sum(network.flops(input_shape).values())
-    parameters = sum(prod(shape) for shape in network.weight_shapes(input_shape).values())
-    worth = max(_BLOCK_FLOPS, _FLOPS_PER_PARAMETER * parameters)
-    return max(1, min(-(-worth // max(flops, 1)), 256))
+
+def _check_runnable(chosen: Chosen) -> Chosen:
+    for row in chosen[0].values():
+        for method in row.values():
+            check_method(method)
+    return chosen

@@ -78,6 +78,7 @@ class Program:
 
     Shards, blocks, methods and the order of all sums are fixed here, so that the same Program gives the
     same bits on every transport and any number of workers (on one CPU type, with one set of versions).
+    ``tuning`` is the hash of the table of measurements that chose the methods, "" where the rule did.
     """
 
     network: Network
@@ -92,6 +93,7 @@ class Program:
     trainable: tuple[str, ...]
     seed: int = 0
     dtype: str = "float32"
+    tuning: str = ""
 
     @cached_property
     def methods(self) -> dict[str, dict[str, str]]:
@@ -119,6 +121,7 @@ class Program:
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
             f"blocks of {self.block_images} images"
         )
+        head += f", tuning {self.tuning}" if self.tuning else ""
         methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
         return "\n".join([head, *map(str, [gradients, *self.exchanges, after]), *methods])
 

@@ -11,11 +11,10 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
-from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import available_threads, execute, one_thread_each
+from daskconv.nn.blocks import block_images
 from daskconv.nn.layers.base import Arrays, Context, Shape
 from daskconv.nn.network import Network
-from daskconv.plan.partition import block_images
 from daskconv.train.data import as_images, check_finite
 from daskconv.train.normalize import Normalize
 
@@ -77,9 +76,9 @@ class Model:
         """
         images = as_images(images, "images")
         self.check_images(tuple(int(size) for size in images.shape[1:]))
-        if hasattr(images, "dask"):
-            return self._predict_lazily(images, check_precision(precision))
         plan = self.plan(images.shape[1:], precision)
+        if hasattr(images, "dask"):
+            return self._predict_lazily(images, plan)
         graph = {
             ("predict", i): Task(
                 ("predict", i), predict_block, self, plan, images[start : start + plan.block], start
@@ -102,7 +101,7 @@ class Model:
                     "resize or crop the images."
                 )
 
-    def _predict_lazily(self, images: Any, precision: str) -> Any:
+    def _predict_lazily(self, images: Any, plan: PredictPlan) -> Any:
         import dask.array as da
         from dask import delayed
 
@@ -113,7 +112,7 @@ class Model:
             predict_chunk,
             images,
             model=delayed(self),
-            precision=precision,
+            plan=plan,
             dtype=dtype,
             drop_axis=[1, 2, 3],
             new_axis=list(range(1, 1 + len(shape))),
@@ -123,7 +122,7 @@ class Model:
 
     def plan(self, shape: Shape, precision: str | None = None) -> PredictPlan:
         """Return the methods and the block size for images of this shape (h, w, c)."""
-        methods = self.network.choose_methods(shape, "auto", precision)
+        methods, _ = self.network.tuned_methods(shape, "auto", precision)
         # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
         return PredictPlan(methods, 4 * block_images(self.network, shape, methods))
 
@@ -152,9 +151,8 @@ def predict_block(
     return model.network.forward(model.params, x, Context(), plan.methods)[0]
 
 
-def predict_chunk(images: NDArray, *, model: Model, precision: str) -> NDArray:
+def predict_chunk(images: NDArray, *, model: Model, plan: PredictPlan) -> NDArray:
     """Return the output for one chunk of a Dask array, block by block on this thread."""
-    plan = model.plan(images.shape[1:], precision)
     with one_thread_each():
         starts = range(0, len(images), plan.block)
         return np.concatenate(

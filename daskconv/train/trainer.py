@@ -19,7 +19,7 @@ from daskconv.nn import zoo
 from daskconv.nn.losses import Loss, mean_squared_error, resolve_loss, takes_classes
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
-from daskconv.plan.partition import Plan, partition, resolve_plan
+from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
@@ -171,6 +171,7 @@ class Trainer:
             optimizer=self.optimizer,
             trainable=self.trainable,
             seed=self.seed,
+            chosen=self._chosen_before(input_shape),
         )
 
     def fit(
@@ -254,7 +255,7 @@ class Trainer:
         model = self.model
         data = {"evaluate": self._data(x, y, "x", shape=model.input_shape or None)}
         data["evaluate"].normalize = model.preprocess
-        program = self.program(data["evaluate"].shape, batch_size=1)
+        program = self.program(data["evaluate"].shape, self.batch_size or len(data["evaluate"]))
         name, client = select(self.transport, self.client)
         transport = open_transport(name, client, program, TrainState(model.params, {}), data, self.threads)
         try:
@@ -365,6 +366,7 @@ class Trainer:
             "method": self.method,
             "precision": self.precision,
             "methods": program.methods,
+            "tuning": program.tuning,
             "metrics": self.metrics,
             "trainable": program.trainable,
         }
@@ -375,6 +377,14 @@ class Trainer:
                     "keep it, or start a new Trainer from the model."
                 )
         return options | {"epochs": epochs}
+
+    def _chosen_before(self, input_shape: tuple[int, int, int]) -> Chosen | None:
+        """Return the methods that training began with: what was tuned since, or here, changes no bits."""
+        began = self._options
+        if self._model is None or self._model.input_shape != input_shape or "methods" not in began:
+            return None
+        same = began["method"] == self.method and began.get("precision") == self.precision
+        return (began["methods"], began.get("tuning", "")) if same else None
 
     def _run(
         self,

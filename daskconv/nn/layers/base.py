@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.graph.choose import PASSES
+from daskconv.graph.tuning import Tuned
 from daskconv.nn.initializers import Initializer
 
 Shape = tuple[int, ...]
@@ -96,7 +97,9 @@ class Layer:
         """Return the operations of one image's forward pass; 0 where memory is what counts."""
         return 0
 
-    def choose_methods(self, shape: Any, method: str, precision: str) -> Mapping[str, str]:
+    def choose_methods(
+        self, shape: Any, method: str, precision: str, tuned: Tuned | None = None
+    ) -> Mapping[str, str]:
         """Return the convolution method of each pass; empty for layers without one."""
         return {}
 

@@ -16,6 +16,7 @@ from daskconv.geometry import Padding, Window
 from daskconv.graph import conv
 from daskconv.graph.arrays import check_channels
 from daskconv.graph.choose import ConvShape, choose_all
+from daskconv.graph.tuning import Tuned
 from daskconv.kernels.reduce import sum_rows
 from daskconv.nn.initializers import Constant, HeNormal, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
@@ -71,10 +72,16 @@ class Conv2D(Layer):
         h, w, c = shape
         return self.window(shape).flops(1, h, w, c, self.filters)
 
-    def choose_methods(self, shape: Shape, method: str, precision: str) -> Mapping[str, str]:
-        """Return the method of each pass."""
+    def conv_shape(self, shape: Shape) -> ConvShape:
+        """Return what a choice of methods depends on."""
         h, w, c = shape
-        return choose_all(method, ConvShape(self.window(shape), (h, w), c, self.filters), precision)
+        return ConvShape(self.window(shape), (h, w), c, self.filters)
+
+    def choose_methods(
+        self, shape: Shape, method: str, precision: str, tuned: Tuned | None = None
+    ) -> Mapping[str, str]:
+        """Return the method of each pass."""
+        return choose_all(method, self.conv_shape(shape), precision, tuned)
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the convolution, and its input for the weight gradient."""
