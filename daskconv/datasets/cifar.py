@@ -42,7 +42,7 @@ def cifar10(path: str | os.PathLike[str] | None = None) -> Dataset:
         cifar-10-python.tar.gz, cifar-10-binary.tar.gz, one of the folders in them (cifar-10-batches-py,
         cifar-10-batches-bin), or an .npz file with x_train, y_train, x_test and y_test. Archives are read
         without unpacking, pickles without running what is in them. Where None, it is looked for in
-        ($XDG_CACHE_HOME or ~/.cache)/daskconv, and downloaded there (170 MB) and checked if it is not found.
+        $DASKCONV_CACHE, by default ~/.cache/daskconv, and downloaded there (170 MB) and checked if it is not found.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class Trainer:
         Threads of this process, tasks of the client's workers, or one long task a worker with gradients
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
     method : str or mapping
-        Algorithm of all convolutions, or of those that are named.
+        Algorithm of all convolutions, or of those that are named; "auto" as ``daskconv tune`` measured, or by shape.
     precision : {"fast", "exact"}, optional
         Whether "auto" may take methods that are not exact to rounding, as in :func:`daskconv.conv2d`.
     client : distributed.Client, optional
