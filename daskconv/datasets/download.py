@@ -10,7 +10,6 @@ from typing import IO
 
 from daskconv.datasets.assemble import because
 from daskconv.errors import DataError
-from daskconv.graph.tuning_file import cache_folder
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -28,6 +27,8 @@ def cached_cifar10() -> Path:
     DataError
         The address cannot be reached, the folder cannot be written, or the archive is not the official one.
     """
+    from daskconv.graph.tuning_file import cache_folder  # brings in Dask, which readers of files do without
+
     folder = cache_folder()
     for name in KNOWN:
         if (folder / name).exists():

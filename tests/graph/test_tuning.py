@@ -108,7 +108,7 @@ def test_a_user_without_a_home_has_the_rule(monkeypatch):
         lambda text: "[]",
         lambda text: "{}",
         lambda text: "[" * 100_000,
-        lambda text: text.replace('"lowering"', '"fft"'),
+        lambda text: text.replace('"lowering"', '"fourier"'),
         lambda text: text.replace('"lowering"', '["lowering"]'),
         lambda text: text.replace('"kernel"', '"kernels"'),
         lambda text: text.replace('"images": 8', '"images": "8"'),

@@ -104,7 +104,7 @@ def test_another_method_or_precision_is_refused_as_before(tune, tmp_path):
     ("methods", "match"),
     [
         ({"conv1": dict.fromkeys(PASSES, "direct")}, "Training began with methods"),
-        (dict.fromkeys(["conv1", "conv2"], dict.fromkeys(PASSES, "fft")), "method is 'fft'"),
+        (dict.fromkeys(["conv1", "conv2"], dict.fromkeys(PASSES, "fourier")), "method is 'fourier'"),
     ],
 )
 def test_methods_of_a_checkpoint_that_cannot_be_are_refused(tune, tmp_path, methods, match):
