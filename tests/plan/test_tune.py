@@ -13,7 +13,9 @@ from daskconv.graph.tuning_file import load_table, save_table
 from daskconv.plan import tune as tuner
 from reference import refuse
 
-compiled = pytest.mark.skipif(os.environ.get("DASKCONV_JIT") == "0", reason="one method is no choice")
+compiled = pytest.mark.skipif(
+    os.environ.get("DASKCONV_JIT") == "0", reason="the table names compiled methods"
+)
 SHAPE = (9, 9, 4)
 NET = Sequential([Conv2D(8, 3, padding=1), Conv2D(8, 3, stride=2), Flatten(), Dense(3)])
 
@@ -31,7 +33,7 @@ def _quick(tmp_path, monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """Methods take the seconds that a test gives them, whatever a clock says; "lowering" does not count itself."""
-    seconds = {"direct": 3.0, "lowering": 1.0, "implicit": 2.0, "winograd": 2.5}
+    seconds = {"direct": 3.0, "lowering": 1.0, "implicit": 2.0, "winograd": 2.5, "fft": 4.0}
     monkeypatch.setattr(tuner, "_seconds", lambda run, count: seconds[run.args[-1]])
     return seconds
 

@@ -14,7 +14,9 @@ from daskconv.graph.tuning_file import save_table
 from daskconv.train.files import load_checkpoint
 from train.small import TINY, X, Y, bits, fit, refuse, trainer
 
-pytestmark = pytest.mark.skipif(os.environ.get("DASKCONV_JIT") == "0", reason="one method is no choice")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("DASKCONV_JIT") == "0", reason="the table names compiled methods"
+)
 SHAPES = [TINY.nodes[i].layer.conv_shape(s) for i, s in ((0, (8, 8, 1)), (3, (4, 4, 6)))]
 
 
