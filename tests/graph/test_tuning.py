@@ -9,6 +9,7 @@ import sys
 import warnings
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -279,7 +280,7 @@ def test_convolutions_of_arrays_take_what_was_tuned(cache, monkeypatch):
     daskconv.conv2d_input_grad(dy, w, x.shape, padding=1)
     daskconv.conv2d_weight_grad(x, dy, w.shape, padding=1)
     assert taken == ["direct", "lowering", "direct"]
-    lazy = daskconv.conv2d(dask.array.from_array(x, (3, -1, -1, -1)), w, padding=1)
+    lazy = daskconv.conv2d(da.from_array(x, (3, -1, -1, -1)), w, padding=1)
     save_table(table_of({"forward": "lowering"}))
     assert taken[-1] == "direct" and lazy.compute().shape == x.shape
     daskconv.conv2d(x, w, padding=1, precision="exact")
