@@ -27,6 +27,7 @@ from daskconv.kernels.transform import (
     INPUT,
     OUTPUT,
     OUTPUT_GRAD,
+    Transforms,
     transform,
     transforms_of,
 )
@@ -120,8 +121,14 @@ def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, trans
     panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
     panel = scratch("panel", (r * r, c, width), w.dtype)
     order = tap_order(correlation, r)
-    _pack(w.reshape(-1), order, transposed, panel, panels, stride, transforms, (groups, c, k), span)
+    lists = _lists(transforms)
+    _pack(w.reshape(-1), order, transposed, panel, panels, lists, stride, transforms, (groups, c, k), span)
     return Filters(panels, stride, groups, c, span[1] - span[0], span[0], k, transforms.m, r)
+
+
+def _lists(transforms: Transforms) -> NDArray[np.int64]:
+    """Return room for the addresses that transforms read and write: four lists of a tile's points."""
+    return scratch("addresses", (4, transforms.points**2), np.int64)
 
 
 def _odd_lines(elements: int, itemsize: int) -> int:
@@ -131,11 +138,11 @@ def _odd_lines(elements: int, itemsize: int) -> int:
 
 
 @njit(**options)
-def _pack(w, order, transposed, panel, panels, stride, transforms, channels, span):  # type: ignore[no-untyped-def]
+def _pack(w, order, transposed, panel, panels, lists, stride, transforms, channels, span):  # type: ignore[no-untyped-def]
     """Transform a panel of filters after the other, from a copy in which its channels are neighbours."""
     groups, c, _ = channels
     points, size, width = transforms.points**2, transforms.itemsize, panel.shape[2]
-    sources, targets = np.empty(len(order), np.int64), np.empty(points, np.int64)
+    sources, targets = lists[0], lists[1]
     for tap in range(len(order)):
         sources[tap] = panel.ctypes.data + size * tap * c * width
     for g in range(groups):
@@ -189,6 +196,7 @@ def correlate(
         scratch("reads", (points * reads.points,), x.dtype),
         scratch("writes", (points * writes.points,), x.dtype),
         out.reshape(-1),
+        _lists(transforms),
     )
     where = _map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
     channels = (filters.groups, filters.channels, filters.filters, filters.stride)
@@ -198,12 +206,11 @@ def correlate(
 
 @njit(**options)
 def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles):  # type: ignore[no-untyped-def]
-    x, _, _, zeros, spare, v, y, out = arrays
+    x, _, _, zeros, spare, v, y, out, lists = arrays
     reads, writes = buffers
     groups, cg, kg, _ = channels
     a, size = transforms.points, transforms.itemsize
-    pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
-    products, results = np.empty(a * a, np.int64), np.empty(transforms.m**2, np.int64)
+    pixels, transformed, products, results = lists[0], lists[1], lists[2], lists[3]
     for point in range(a * a):
         transformed[point] = v.ctypes.data + size * point * reads.points
         products[point] = y.ctypes.data + size * point * writes.points
@@ -252,7 +259,7 @@ def _list_pixels(places, base, image, origin, shape, channels, length, outside, 
 @njit(**options)
 def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  # type: ignore[no-untyped-def]
     """Multiply a block of one point by its weights."""
-    _, panels, start, _, _, v, y, _ = arrays
+    _, panels, start, _, _, v, y, _, _ = arrays
     reads, writes = buffers
     _, cg, kg, stride = channels
     size, width, padded = micro.itemsize, VECTORS * micro.lanes, writes.panel
@@ -317,6 +324,7 @@ def weight_grad(
         scratch("writes", (points * gradients.points,), x.dtype),
         scratch("sums", (points * sums,), x.dtype),
         out.reshape(-1),
+        _lists(transforms),
     )
     where = _map_of(correlation, (x.shape[1], x.shape[2]), m)
     for first in range(span[0], span[1], channels):
@@ -327,12 +335,11 @@ def weight_grad(
 
 @njit(**options)
 def _weight_grad(arrays, where, buffers, transforms, micro, channels, part, tiles):  # type: ignore[no-untyped-def]
-    x, dy, zeros, v, u, s, out = arrays
+    x, dy, zeros, v, u, s, out, lists = arrays
     reads, gradients = buffers
     groups, cg, kg, _, _ = channels
     a, m, size = transforms.points, transforms.m, transforms.itemsize
-    pixels, transformed = np.empty(a * a, np.int64), np.empty(a * a, np.int64)
-    outputs, factors = np.empty(m * m, np.int64), np.empty(a * a, np.int64)
+    pixels, transformed, outputs, factors = lists[0], lists[1], lists[2], lists[3]
     for point in range(a * a):
         transformed[point] = v.ctypes.data + size * point * reads.points
         factors[point] = u.ctypes.data + size * point * gradients.points
@@ -352,7 +359,7 @@ def _weight_grad(arrays, where, buffers, transforms, micro, channels, part, tile
             for point in range(a * a):
                 onto = 0 if first == tiles[0] else 1
                 _accumulate(arrays, point, buffers, micro, channels, part, count, onto)
-        _transform_sums(s, out, g, transforms, channels, part)
+        _transform_sums(s, out, lists, g, transforms, channels, part)
 
 
 @njit(**options)
@@ -367,7 +374,7 @@ def _to_panels(transforms, micro, which, sources, targets, part, buffers, t):  #
 @njit(**options)
 def _accumulate(arrays, point, buffers, micro, channels, part, count, onto):  # type: ignore[no-untyped-def]
     """Add a block's products of one point to its sums (channels, filters)."""
-    _, _, zeros, v, u, s, _ = arrays
+    _, _, zeros, v, u, s, _, _ = arrays
     reads, gradients = buffers
     _, _, kg, sums, filters = channels
     size, width = micro.itemsize, VECTORS * micro.lanes
@@ -390,11 +397,11 @@ def _accumulate(arrays, point, buffers, micro, channels, part, count, onto):  # 
 
 
 @njit(**options)
-def _transform_sums(s, out, g, transforms, channels, part):  # type: ignore[no-untyped-def]
+def _transform_sums(s, out, lists, g, transforms, channels, part):  # type: ignore[no-untyped-def]
     """Write the gradient of some input channels from their sums."""
     groups, cg, kg, sums, filters = channels
     r, size = transforms.r, transforms.itemsize
-    sources, targets = np.empty(transforms.points**2, np.int64), np.empty(r * r, np.int64)
+    sources, targets = lists[0], lists[2]
     for point in range(len(sources)):
         sources[point] = s.ctypes.data + size * point * sums
     for tap in range(r * r):
