@@ -17,7 +17,7 @@ from daskconv.geometry import Correlation, Window, forward_correlation, input_gr
 from daskconv.graph import pipeline
 from daskconv.graph.blocks import cuts_of, run, sum_in_order
 from daskconv.graph.threads import execute
-from daskconv.graph.tiles import Range, Work, pipelined_tiles
+from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
 from daskconv.kernels import direct, fft, lowering
 from daskconv.kernels.jit import importable
 
@@ -28,6 +28,8 @@ if importable():
 
 Shape = tuple[int, ...]
 
+# A product of BLAS packs its operands anew for each block.
+_LOWERED = 3
 # Two partial sums let two products of a weight gradient run at once; more would cost memory.
 _LANES = 2
 
@@ -106,20 +108,21 @@ def weight_grad(
     correlation = forward_correlation(window, *x.shape[1:3])
     rows, k = dy.size // dy.shape[3], dy.shape[3]
     flat, depth = dy.reshape(rows, k), lowering.lowered_width(correlation, w_shape[2])
-    work = Work(2 * depth * k, depth * x.itemsize * window.groups)
+    work = Work(2 * depth * k, depth * x.itemsize * window.groups, _LOWERED)
+    grain = grain_of_sums(prod(w_shape))
     if method == "winograd":
         return conv_winograd.weight_grad(x, dy, correlation, w_shape, window.groups, threads)
     if method == "pipelined":
         return _pipelined_weight_grad(x, flat, correlation, window.groups, work, threads).reshape(w_shape)
     if method == "direct":
-        cuts = cuts_of(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1), threads)
+        cuts = cuts_of(len(x), Work(work.flops * max(rows // max(len(x), 1), 1), 1, grain), threads)
         calls: list[tuple] = [(direct.weight_grad, x[i:j], dy[i:j], window) for i, j in cuts]
     elif method == "fft":
         cuts = _fft_cuts(len(x), correlation, w_shape, window.groups, threads)
         calls = [(fft.weight_grad, x[i:j], dy[i:j], correlation, window.groups) for i, j in cuts]
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
-        cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1), threads)
+        cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1, grain), threads)
         calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
         if depthwise.fits(window, x.shape[3], k):
             calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
@@ -263,7 +266,7 @@ def _over_images(
 
 def _rows_and_work(matrices: list[NDArray], out: NDArray) -> tuple[int, Work]:
     depth = matrices[0].shape[0]
-    return len(out), Work(2 * depth * out.shape[1], depth * out.itemsize * len(matrices))
+    return len(out), Work(2 * depth * out.shape[1], depth * out.itemsize * len(matrices), _LOWERED)
 
 
 def _longest(tiles: list[Range]) -> int:

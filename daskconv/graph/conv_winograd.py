@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
 from daskconv.graph.blocks import cuts_of, run, sum_in_order
-from daskconv.graph.tiles import Range, Work
+from daskconv.graph.tiles import Range, Work, grain_of_sums
 from daskconv.kernels import winograd
 from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
 
@@ -72,7 +74,7 @@ def weight_grad(
         whole = (0, tiles)
         run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
         return out
-    cuts = cuts_of(tiles, Work(work // tiles, 1), threads)
+    cuts = cuts_of(tiles, Work(work // tiles, 1, grain_of_sums(prod(w_shape))), threads)
     parts = np.empty((len(cuts), *w_shape), x.dtype)
     calls = zip(cuts, parts, strict=True)
     run(

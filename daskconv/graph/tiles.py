@@ -15,17 +15,24 @@ _PIPELINED_BYTES = 4 << 20
 # ... and where there is work enough, all threads get some.
 _PIPELINED_TILES = 8
 _FEWEST_ROWS = 64
-_BLOCK_FLOPS = 200_000_000
+# A block is about a millisecond of work.
+_BLOCK_FLOPS = 60_000_000
+# Clearing and adding an element of a block's sum takes as long as so many operations, times 20.
+_FLOPS_PER_SUM = 1500
 _BLOCK_BYTES = 256 << 20
 _MOST_BLOCKS = 16
 
 
 @dataclass(frozen=True)
 class Work:
-    """The cost of one output pixel of a pass: ``flops``, and ``bytes`` of its lowered row."""
+    """The cost of one output pixel of a pass: ``flops``, and ``bytes`` of its lowered row.
+
+    ``grain`` is how many times a block's least work is needed to be worth what each block costs once more.
+    """
 
     flops: int
     bytes: int
+    grain: int = 1
 
 
 def pipelined_tiles(rows: int, work: Work) -> list[Range]:
@@ -51,8 +58,13 @@ def _worth(flops: int) -> int:
 
 def blocks(rows: int, work: Work) -> list[Range]:
     """Cut rows into the blocks that threads take whole: few, and bounded in memory."""
-    worth = min(rows * work.flops // _BLOCK_FLOPS, _MOST_BLOCKS)
+    worth = min(rows * work.flops // (_BLOCK_FLOPS * work.grain), _MOST_BLOCKS)
     return _split(rows, max(worth, -(-rows * work.bytes // _BLOCK_BYTES), 1))
+
+
+def grain_of_sums(elements: int) -> int:
+    """Return the grain of blocks that each have a sum of so many elements, to be cleared and added."""
+    return 1 + elements * _FLOPS_PER_SUM // _BLOCK_FLOPS
 
 
 def _split(rows: int, parts: int) -> list[Range]:

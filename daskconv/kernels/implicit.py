@@ -30,7 +30,7 @@ _LINE_TILES = 8
 _SHORT_LINE, _MANY_IMAGES = 16, 24
 
 Range = tuple[int, int]
-"""A range of lines: of output rows, counted over images and rows together, or of images."""
+"""A range of lines: output rows, counted over images and rows together, or pixels of all images."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def by_image(correlation: Correlation, images: int) -> bool:
 
 
 def count_lines(correlation: Correlation, images: int) -> int:
-    """Return the lines, of pixels or of images, that :func:`correlate` takes a range of."""
-    return images if by_image(correlation, images) else images * correlation.size[0]
+    """Return the lines that :func:`correlate` takes a range of: of pixels, or for each pixel one of all images."""
+    p, q = correlation.size
+    return p * q if by_image(correlation, images) else images * p
 
 
 def correlate(

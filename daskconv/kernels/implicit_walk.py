@@ -65,13 +65,15 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 @njit(**options)
 def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, most, lines, across):  # type: ignore[no-untyped-def]
-    """Write lines of pixels, or with ``across`` of images, ``most`` at a time, panel by panel."""
+    """Write some lines, or with ``across`` some pixels of all images: ``most`` lines or images at a time, by panels."""
     groups, cg, kg = channels
     width = VECTORS * tiles.lanes
     count = (kg + width - 1) // width
     size = walk.rows.number * walk.cols.number * cg * width
-    for block in range(lines[0], lines[1], most):
-        end = min(block + most, lines[1])
+    # Tiles of images take some pixels of all images, tiles of pixels some lines.
+    span = (0, walk.image[0]) if across else lines
+    for block in range(span[0], span[1], most):
+        end = min(block + most, span[1])
         for panel in range(groups * count):
             g, first = panel // count, panel % count * width
             filters = min(width, kg - first)
@@ -89,7 +91,7 @@ def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, mos
                         (c, min(c + cut[1], cg)),
                     )
                     if across:
-                        _add_images(x, panels, start, edge, out, walk, tiles, cg, part, (block, end))
+                        _add_images(x, panels, start, edge, out, walk, tiles, cg, part, (block, end), lines)
                     else:
                         for row in range(block, end):
                             _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row)
@@ -186,13 +188,13 @@ def _add_taps(x, line, panels, start, to, to_at, to_row, walk, tiles, cg, part, 
 
 
 @njit(**options)
-def _add_images(x, panels, start, edge, out, walk, tiles, cg, part, images):  # type: ignore[no-untyped-def]
-    """Add a part of a panel to each pixel of some images, all images at once."""
-    (_, h, w, c), (p, q), cols = walk.image, walk.size, walk.cols
+def _add_images(x, panels, start, edge, out, walk, tiles, cg, part, images, pixels):  # type: ignore[no-untyped-def]
+    """Add a part of a panel to some pixels of some images, all images at once."""
+    (_, h, w, c), (_, q), cols = walk.image, walk.size, walk.cols
     _, whole_rows, whole_cols, k = walk.whole
     size, width, depth = tiles.itemsize, VECTORS * tiles.lanes, part.channels[1] - part.channels[0]
     steps = (walk.rows.step * w * c, cols.step * c, 1), (cols.number * cg * width, cg * width, width)
-    for pixel in range(p * q):
+    for pixel in range(pixels[0], pixels[1]):
         i, j = pixel // q, pixel % q
         y, z = i * walk.step[0] + walk.rows.first, j * walk.step[1] + cols.first
         low, high = valid(y, walk.rows.step, walk.rows.number, h)
