@@ -29,7 +29,7 @@ if importable():
 Shape = tuple[int, ...]
 
 # A product of BLAS packs its operands anew for each block.
-_LOWERED = 3
+_LOWERED = 2
 # Two partial sums let two products of a weight gradient run at once; more would cost memory.
 _LANES = 2
 

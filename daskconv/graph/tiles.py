@@ -15,8 +15,8 @@ _PIPELINED_BYTES = 4 << 20
 # ... and where there is work enough, all threads get some.
 _PIPELINED_TILES = 8
 _FEWEST_ROWS = 64
-# A block is about a millisecond of work.
-_BLOCK_FLOPS = 60_000_000
+# A block is about two milliseconds of work: waking a thread for it takes a tenth of one.
+_BLOCK_FLOPS = 120_000_000
 # Clearing and adding an element of a block's sum takes as long as so many operations, times 20.
 _FLOPS_PER_SUM = 1500
 _BLOCK_BYTES = 256 << 20
