@@ -1,7 +1,6 @@
 """Dask arrays: any chunks, lazy results, weights once in the graph."""
 
 import pickle
-import threading
 from itertools import pairwise
 
 import dask
@@ -12,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daskconv
-from daskconv.graph import pipeline
-from daskconv.kernels import lowering
+from daskconv.graph import blocks, conv
+from daskconv.graph.threads import execute
 from reference import METHODS, MIXED, PASSES, Case, assert_close, cases, run_passes, small_cuts
 
 
@@ -138,26 +137,23 @@ def test_weights_larger_than_a_chunk_are_one_task_of_the_graph(kind, name):
         assert sum(len(pickle.dumps(task)) for task in graph.values()) < 1.5 * w.nbytes
 
 
-@pytest.mark.parametrize(("method", "on_dasks_thread"), [("lowering", True), ("pipelined", False)])
-def test_only_the_pipeline_has_threads_of_its_own_inside_a_chunk(monkeypatch, method, on_dasks_thread):
+@pytest.mark.parametrize(("method", "threads"), [("lowering", set()), ("pipelined", {2})])
+def test_only_the_pipeline_has_threads_of_its_own_inside_a_chunk(monkeypatch, method, threads):
     small_cuts(monkeypatch)
-    seen = set()
-    for user in (lowering, pipeline):
-        monkeypatch.setattr(user, "lower", noting_the_thread(lowering.lower, seen))
+    asked = set()
+
+    def noting(graph, keys, count, role):
+        asked.add(count)
+        return execute(graph, keys, count, role)
+
+    for user in (conv, blocks):
+        monkeypatch.setattr(user, "execute", noting)
     case = Case(n=14, image=(11, 12), padding=1)
     arrays = case.arrays()
     x = da.from_array(arrays[0], chunks=(7, -1, -1, -1))
     with dask.config.set({"daskconv.threads": 2}):
         daskconv.conv2d(x, arrays[1], padding=1, method=method).compute(scheduler="sync")
-    assert (seen == {threading.get_ident()}) == on_dasks_thread and seen
-
-
-def noting_the_thread(function, seen):
-    def noting(*args):
-        seen.add(threading.get_ident())
-        function(*args)
-
-    return noting
+    assert asked == threads
 
 
 def test_the_rows_of_a_chunk_do_not_reach_the_next():
