@@ -62,7 +62,7 @@ def main_group() -> None:
     show_default=True,
     help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
 )
-@click.option("--precision", help="Of convolutions, fast or exact (no winograd).  [default: fast]")
+@click.option("--precision", help="Of convolutions, fast or exact (no winograd, no fft).  [default: fast]")
 @click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
 @click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"

@@ -124,7 +124,7 @@ def weight_grad(
         lines = rows // max(dy.shape[2], 1)
         cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1, grain), threads)
         calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
-        if depthwise.fits(window, x.shape[3], k):
+        if depthwise.fits(w_shape, window.groups):
             calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
     else:
         cuts = cuts_of(rows, work, threads)
@@ -162,7 +162,7 @@ def _correlate_implicitly(
     """Compute each correlation over ``x`` into its pixels of ``out``, without lowering."""
     calls: list[tuple] = []
     for correlation in correlations:
-        if w.shape[2] == 1 and groups == w.shape[3] > 1:
+        if depthwise.fits(w.shape, groups):
             row = Work(2 * correlation.size[1] * w.size, 1)
             for cut in cuts_of(len(x) * correlation.size[0], row, threads):
                 calls.append((depthwise.correlate, x, w, bias, correlation, cut, out))

@@ -13,6 +13,9 @@ from daskconv.graph.tiles import Range, Work, grain_of_sums
 from daskconv.kernels import winograd
 from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
 
+# With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
+_FEW = 4
+
 
 def correlate(
     correlation: Correlation,
@@ -70,7 +73,7 @@ def weight_grad(
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
         out = np.empty(w_shape, x.dtype)
-        spans = winograd.channel_spans(x.dtype, c, len(cuts_of(c, Work(work // c, 1), threads)))
+        spans = winograd.panel_spans(x.dtype, c, len(cuts_of(c, Work(work // c, 1), threads)))
         whole = (0, tiles)
         run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
         return out
@@ -82,10 +85,6 @@ def weight_grad(
         threads,
     )
     return sum_in_order(parts)
-
-
-# With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
-_FEW = 4
 
 
 def _flops(correlation: Correlation, images: int, c: int, k: int) -> int:

@@ -6,14 +6,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation, Pair, Window
+from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.implicit_walk import valid, walk_of
 from daskconv.kernels.panels import options, tap_order
 
 
-def fits(window: Window, c: int, k: int) -> bool:
-    """Return whether each channel has a filter of its own, and just one."""
-    return window.groups == c == k and c > 1
+def fits(w_shape: tuple[int, ...], groups: int) -> bool:
+    """Return whether weights (r, s, c / groups, k) give each channel a filter of its own, and just one."""
+    return w_shape[2] == 1 and groups == w_shape[3] > 1
 
 
 def correlate(

@@ -170,6 +170,9 @@ def _padded_lines(x: NDArray, correlation: Correlation, result: NDArray, rows: R
     (n, h, w, c), (p, q) = x.shape, correlation.size
     left = max(0, -correlation.cols[0])
     right = max(0, (q - 1) * correlation.step[1] + correlation.cols[-1] - (w - 1))
+    if left == right == 0:
+        yield x, correlation, result, rows
+        return
     moved = replace(correlation, cols=tuple(offset + left for offset in correlation.cols))
     most = max(1, _PADDED_BYTES // max(1, h * (left + w + right) * c * x.itemsize))
     for first in range(rows[0] // p, -(-rows[1] // p), most):

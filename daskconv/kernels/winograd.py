@@ -96,12 +96,11 @@ def filter_spans(
     points, width = (tile_size(correlation) + r - 1) ** 2, width_of(w.dtype)
     panels = -(-k // width)
     fit = max(_FILTER_BYTES // (points * c * width * w.itemsize * groups), 1)
-    ranges = even_parts(panels, max(-(-panels // fit), min(parts, panels)))
-    return [(first * width, min(stop * width, k)) for first, stop in ranges]
+    return panel_spans(w.dtype, k, max(-(-panels // fit), parts))
 
 
-def channel_spans(dtype: DTypeLike, channels: int, parts: int) -> list[Pair]:
-    """Return ranges of a group's input channels, in whole panels."""
+def panel_spans(dtype: DTypeLike, channels: int, parts: int) -> list[Pair]:
+    """Return ranges of a group's channels, in whole panels: so many, or one for each panel where these are fewer."""
     width = width_of(dtype)
     panels = -(-channels // width)
     return [(i * width, min(j * width, channels)) for i, j in even_parts(panels, min(parts, panels))]
