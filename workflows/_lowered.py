@@ -31,7 +31,7 @@ def serial_tiles(layer: Layer, x: np.ndarray, w: np.ndarray, threads: int) -> Ca
             Task(tile, correlate_rows, x, matrices, None, correlation, tile, out[slice(*tile)])
             for tile in tiles
         )
-        execute({task.key: task for task in tasks}, [], threads, "tiles")
+        execute({task.key: task for task in tasks}, [], threads)
 
     return run
 

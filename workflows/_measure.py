@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("daskconv", "numpy", "numba", "numexpr", "dask", "distributed", "torch")
+# OpenMP's threads keep cores busy for so long after a call, which would slow down another library's.
+_SETTLE = 0.01
 SIMD = ("avx512f", "avx2", "sse4_2")
 
 # A log has no width: what is written there must not be folded at 80 columns.
@@ -89,6 +91,8 @@ def alternate(
             run()
     for turn in range(rounds):
         for name in list(runs) if turn % 2 == 0 else reversed(runs):
+            sleep(_SETTLE)
+            runs[name]()
             started = perf_counter()
             runs[name]()
             times[name].append(perf_counter() - started)

@@ -18,7 +18,7 @@ def run(calls: list[tuple], threads: int | None) -> None:
                 function(*args)
         return
     graph = {("block", i): Task(("block", i), function, *args) for i, (function, *args) in enumerate(calls)}
-    execute(graph, list(graph), threads, "blocks")
+    execute(graph, list(graph), threads)
 
 
 def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:

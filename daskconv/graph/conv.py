@@ -235,7 +235,7 @@ def _correlate(
     line = pipeline.Pipeline(threads or 1, largest, x.dtype)
     for (correlation, matrices, out), cut in zip(parts, tiles, strict=True):
         pipeline.add_correlation(line, x, matrices, bias, correlation, cut, out)
-    execute(line.in_order(), [], threads or 1, "tiles")
+    execute(line.in_order(), [], threads or 1)
 
 
 def _pipelined_weight_grad(
@@ -246,7 +246,7 @@ def _pipelined_weight_grad(
     sums = np.empty((min(_LANES, len(tiles)), depth, dy.shape[1]), x.dtype)
     line = pipeline.Pipeline(threads or 1, _longest(tiles) * depth, x.dtype)
     pipeline.add_weight_grad(line, x, dy, correlation, groups, tiles, sums)
-    execute(line.in_order(), [], threads or 1, "tiles")
+    execute(line.in_order(), [], threads or 1)
     return sum_in_order(sums)
 
 

@@ -15,6 +15,8 @@ from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
 
 # With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
 _FEW = 4
+# Transforming an element takes as long as so many operations of a product.
+_FLOPS_PER_TRANSFORM = 30
 
 
 def correlate(
@@ -38,7 +40,10 @@ def correlate(
         run([(_correlate_some, x, w, bias, correlation, groups, transposed, s, out) for s in spans], threads)
         return
     for span in spans:
-        filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
+        filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
+        parts = len(cuts_of(k, Work(_FLOPS_PER_TRANSFORM * filters.panels.size // max(k, 1), 1), threads))
+        some = winograd.panel_spans(w.dtype, span, parts)
+        run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
         cuts = cuts_of(tiles, Work(work // len(spans) // max(tiles, 1), 1), threads)
         run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
 
@@ -73,7 +78,7 @@ def weight_grad(
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
         out = np.empty(w_shape, x.dtype)
-        spans = winograd.panel_spans(x.dtype, c, len(cuts_of(c, Work(work // c, 1), threads)))
+        spans = winograd.panel_spans(x.dtype, (0, c), len(cuts_of(c, Work(work // c, 1), threads)))
         whole = (0, tiles)
         run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
         return out
@@ -88,4 +93,6 @@ def weight_grad(
 
 
 def _flops(correlation: Correlation, images: int, c: int, k: int) -> int:
-    return 2 * images * macs(correlation, c, k)
+    m = tile_size(correlation)
+    points = count_tiles(correlation, m) * (m + len(correlation.rows) - 1) ** 2
+    return images * (2 * macs(correlation, c, k) + _FLOPS_PER_TRANSFORM * points * (c + k))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import Executor
 from heapq import heappop, heappush
 from typing import Any
 
 from dask._task_spec import GraphNode
 from dask.callbacks import local_callbacks, unpack_callbacks
+
+from daskconv.graph.team import Count, helped
 
 
 class Crew:
@@ -30,7 +31,7 @@ class Crew:
         self.graph, self.keys = graph, list(graph)
         self.values: dict[Hashable, Any] = {}
         self.error: BaseException | None = None
-        self._change = threading.Condition()
+        self._change, self._news = threading.Lock(), Count()
         self._missing = [len(task.dependencies) for task in graph.values()]
         self._ready = [at for at, count in enumerate(self._missing) if not count]
         self._followers: dict[Hashable, list[int]] = {key: [] for key in self.keys}
@@ -47,8 +48,8 @@ class Crew:
         }
         self._state["waiting"] = set(self.keys)
 
-    def run(self, keys: Sequence[Hashable], threads: int, pool: Executor | None) -> list[Any]:
-        """Run all tasks on the calling thread and ``threads - 1`` of the pool; return the values of ``keys``."""
+    def run(self, keys: Sequence[Hashable], threads: int) -> list[Any]:
+        """Run all tasks on the calling thread and ``threads - 1`` others; return the values of ``keys``."""
         # A value is let go with its last reader; what was asked for has one more.
         self._readers = {key: len(followers) for key, followers in self._followers.items()}
         for key in keys:
@@ -59,12 +60,8 @@ class Crew:
                 call(self.graph)
             for call in start_state:
                 call(self.graph, self._state)
-            others = [pool.submit(self._work) for _ in range(threads - 1)] if pool else []
-            self._work()
-            for other in others:
-                # One that has not begun will find nothing to do; the pool may be busy with other graphs.
-                if not other.cancel():
-                    other.result()
+            with helped(max(min(threads, len(self.keys)), 1) - 1, self._work):
+                self._work()
             for call in finish:
                 call(self.graph, self._state, self.error is not None)
         if self.error is not None:
@@ -84,18 +81,22 @@ class Crew:
         except BaseException as error:
             with self._change:
                 self.error = self.error or error
-                self._change.notify_all()
+            self._news.rise()
 
     def _take(self) -> Hashable | None:
-        with self._change:
-            while not self._ready and self._state["waiting"] and self.error is None:
-                self._change.wait()
-            if not self._ready or self.error is not None:
-                return None
-            key = self.keys[heappop(self._ready)]
-            self._state["waiting"].remove(key)
-            self._state["running"].add(key)
-            return key
+        while True:
+            with self._change:
+                if self.error is not None:
+                    return None
+                if self._ready:
+                    key = self.keys[heappop(self._ready)]
+                    self._state["waiting"].remove(key)
+                    self._state["running"].add(key)
+                    return key
+                if not self._state["waiting"]:
+                    return None
+                seen = self._news.value
+            self._news.wait(seen + 1)
 
     def _end(self, key: Hashable, value: Any) -> None:
         with self._change:
@@ -112,4 +113,6 @@ class Crew:
                 if not self._missing[at]:
                     heappush(self._ready, at)
             # This thread takes one itself; where no task waits any more, the others go home.
-            self._change.notify(len(self._ready) - 1 if self._state["waiting"] else len(self.keys))
+            for_others = len(self._ready) > 1 or not self._state["waiting"]
+        if for_others:
+            self._news.rise()

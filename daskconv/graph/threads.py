@@ -1,11 +1,10 @@
-"""The threads of this process: how many, their pools, and one BLAS thread each."""
+"""The threads of this process: how many, and one BLAS thread each."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -35,20 +34,10 @@ def check_threads(threads: int) -> int:
     return check_count(threads, "threads")
 
 
-def execute(graph: Mapping, keys: Sequence[Any], threads: int, role: str) -> Any:
-    """Run a graph on this process's pool of ``threads`` and return the values of ``keys``.
-
-    Pools have a role: "blocks" of images run in one, "tiles" inside a block in another, so that a
-    block that waits for its tiles does not hold a thread that they need.
-    """
-    pool = _pool(threads, role, os.getpid()) if threads > 1 else None
+def execute(graph: Mapping, keys: Sequence[Any], threads: int) -> Any:
+    """Run a graph on so many threads, this one among them, and return the values of ``keys``."""
     with serial_blas():
-        return Crew(graph).run(keys, threads, pool)
-
-
-@cache
-def _pool(threads: int, role: str, pid: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"daskconv-{role}")
+        return Crew(graph).run(keys, threads)
 
 
 class _Cap:

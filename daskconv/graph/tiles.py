@@ -15,10 +15,10 @@ _PIPELINED_BYTES = 4 << 20
 # ... and where there is work enough, all threads get some.
 _PIPELINED_TILES = 8
 _FEWEST_ROWS = 64
-# A block is about two milliseconds of work: waking a thread for it takes a tenth of one.
-_BLOCK_FLOPS = 120_000_000
-# Clearing and adding an element of a block's sum takes as long as so many operations, times 20.
-_FLOPS_PER_SUM = 1500
+# A block is about half a millisecond of work: to hand it out, and to wait for it, takes a tenth of that.
+_BLOCK_FLOPS = 32_000_000
+# Clearing and adding an element of a block's sum takes as long as so many operations, times 10.
+_FLOPS_PER_SUM = 750
 _BLOCK_BYTES = 256 << 20
 _MOST_BLOCKS = 16
 
@@ -57,9 +57,12 @@ def _worth(flops: int) -> int:
 
 
 def blocks(rows: int, work: Work) -> list[Range]:
-    """Cut rows into the blocks that threads take whole: few, and bounded in memory."""
-    worth = min(rows * work.flops // (_BLOCK_FLOPS * work.grain), _MOST_BLOCKS)
-    return _split(rows, max(worth, -(-rows * work.bytes // _BLOCK_BYTES), 1))
+    """Cut rows into the blocks that threads take whole: few, and bounded in memory.
+
+    They are a power of two, as cores mostly are: with 7 blocks, one of 2 threads waits for an eighth of the time.
+    """
+    worth = min(max(rows * work.flops // (_BLOCK_FLOPS * work.grain), 1), _MOST_BLOCKS)
+    return _split(rows, max(1 << worth.bit_length() - 1, -(-rows * work.bytes // _BLOCK_BYTES)))
 
 
 def grain_of_sums(elements: int) -> int:

@@ -96,14 +96,16 @@ def filter_spans(
     points, width = (tile_size(correlation) + r - 1) ** 2, width_of(w.dtype)
     panels = -(-k // width)
     fit = max(_FILTER_BYTES // (points * c * width * w.itemsize * groups), 1)
-    return panel_spans(w.dtype, k, max(-(-panels // fit), parts))
+    return panel_spans(w.dtype, (0, k), max(-(-panels // fit), parts))
 
 
-def panel_spans(dtype: DTypeLike, channels: int, parts: int) -> list[Pair]:
-    """Return ranges of a group's channels, in whole panels: so many, or one for each panel where these are fewer."""
-    width = width_of(dtype)
-    panels = -(-channels // width)
-    return [(i * width, min(j * width, channels)) for i, j in even_parts(panels, min(parts, panels))]
+def panel_spans(dtype: DTypeLike, span: Pair, parts: int) -> list[Pair]:
+    """Cut a range of a group's channels, in whole panels: so often, or into single panels where these are fewer."""
+    (first, end), width = span, width_of(dtype)
+    panels = -(-(end - first) // width)
+    return [
+        (first + i * width, min(first + j * width, end)) for i, j in even_parts(panels, min(parts, panels))
+    ]
 
 
 def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
@@ -111,6 +113,13 @@ def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, trans
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
+    filters = unpacked(w, correlation, groups, span, transposed=transposed)
+    pack_some(filters, w, correlation, span, transposed)
+    return filters
+
+
+def unpacked(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
+    """Return room for a range of filters; :func:`pack_some` fills it."""
     r, _, c, k = w.shape
     c, k = (k // groups, c) if transposed else (c, k // groups)
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
@@ -118,11 +127,19 @@ def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, trans
     count = -(-(span[1] - span[0]) // width)
     stride = _odd_lines(count * c * width, transforms.itemsize)
     panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
-    panel = scratch("panel", (r * r, c, width), w.dtype)
-    order = tap_order(correlation, r)
-    lists = _lists(transforms)
-    _pack(w.reshape(-1), order, transposed, panel, panels, lists, stride, transforms, (groups, c, k), span)
     return Filters(panels, stride, groups, c, span[1] - span[0], span[0], k, transforms.m, r)
+
+
+def pack_some(filters: Filters, w: NDArray, correlation: Correlation, span: Pair, transposed: bool) -> None:
+    """Transform and pack some of the filters, from a panel's first on."""
+    r, groups, c = filters.r, filters.groups, filters.channels
+    transforms = transforms_of(filters.m, r, w.dtype)
+    panel = scratch("panel", (r * r, c, width_of(w.dtype)), w.dtype)
+    order, lists = tap_order(correlation, r), _lists(transforms)
+    packed = (filters.panels, filters.stride, filters.first)
+    _pack(
+        w.reshape(-1), order, transposed, panel, packed, lists, transforms, (groups, c, filters.whole), span
+    )
 
 
 def _lists(transforms: Transforms) -> NDArray[np.int64]:
@@ -137,9 +154,9 @@ def _odd_lines(elements: int, itemsize: int) -> int:
 
 
 @njit(**options)
-def _pack(w, order, transposed, panel, panels, lists, stride, transforms, channels, span):  # type: ignore[no-untyped-def]
+def _pack(w, order, transposed, panel, packed, lists, transforms, channels, span):  # type: ignore[no-untyped-def]
     """Transform a panel of filters after the other, from a copy in which its channels are neighbours."""
-    groups, c, _ = channels
+    (panels, stride, start), (groups, c, _) = packed, channels
     points, size, width = transforms.points**2, transforms.itemsize, panel.shape[2]
     sources, targets = lists[0], lists[1]
     for tap in range(len(order)):
@@ -149,7 +166,7 @@ def _pack(w, order, transposed, panel, panels, lists, stride, transforms, channe
             targets[point] = panels.ctypes.data + size * (g * points + point) * stride
         for first in range(span[0], span[1], width):
             copy_panel(w, order, transposed, channels, g, first, panel)
-            transform(transforms, FILTER, sources, targets, 0, (first - span[0]) * c, c * width)
+            transform(transforms, FILTER, sources, targets, 0, (first - start) * c, c * width)
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:

@@ -211,7 +211,7 @@ def _side_by_side(pass_: str, blocks: Sequence[tuple], shape: ConvShape, method:
         _run(pass_, blocks[0], shape, method)
         return
     graph = {i: Task(i, _run, pass_, block, shape, method) for i, block in enumerate(blocks)}
-    execute(graph, list(graph), len(blocks), "blocks")
+    execute(graph, list(graph), len(blocks))
 
 
 def _operands(shape: ConvShape, images: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:

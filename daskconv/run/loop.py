@@ -59,7 +59,7 @@ def subtree_sums(
     for span in spans:
         graph |= program.subtree_graph(span, indices, epoch, threads)
     with one_thread_each():
-        results = execute(graph, [("sum", *span) for span in spans], threads, "blocks")
+        results = execute(graph, [("sum", *span) for span in spans], threads)
     return dict(zip(spans, results, strict=True))
 
 
@@ -74,7 +74,7 @@ def evaluate_blocks(
         for i, block in enumerate(blocks)
     }
     with one_thread_each():
-        return np.stack(execute(graph, list(graph), threads, "blocks"))
+        return np.stack(execute(graph, list(graph), threads))
 
 
 def add_in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ class Model:
             for i, start in enumerate(range(0, len(images), plan.block))
         }
         with one_thread_each():
-            return np.concatenate(execute(graph, list(graph), available_threads(), "blocks"))
+            return np.concatenate(execute(graph, list(graph), available_threads()))
 
     def check_images(self, shape: Shape) -> None:
         """Raise InputError unless images of this shape (h, w, c) fit the parameters."""

@@ -142,9 +142,9 @@ def test_only_the_pipeline_has_threads_of_its_own_inside_a_chunk(monkeypatch, me
     small_cuts(monkeypatch)
     asked = set()
 
-    def noting(graph, keys, count, role):
+    def noting(graph, keys, count):
         asked.add(count)
-        return execute(graph, keys, count, role)
+        return execute(graph, keys, count)
 
     for user in (conv, blocks):
         monkeypatch.setattr(user, "execute", noting)

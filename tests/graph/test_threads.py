@@ -64,23 +64,23 @@ def meet(barrier):
 def test_a_graph_runs_on_as_many_threads_as_asked_each_with_one_blas_thread(threads):
     barrier = threading.Barrier(threads)
     graph = {("task", i): Task(("task", i), meet, barrier) for i in range(threads)}
-    results = execute(graph, list(graph), threads, "blocks")
+    results = execute(graph, list(graph), threads)
     assert len({ident for ident, _ in results}) == threads
     assert all(set(blas) == {1} for _, blas in results)
 
 
 def test_one_thread_is_the_callers():
     graph = {"task": Task("task", threading.get_ident)}
-    assert list(execute(graph, ["task"], 1, "blocks")) == [threading.get_ident()]
+    assert list(execute(graph, ["task"], 1)) == [threading.get_ident()]
 
 
 def nested(barrier):
     barrier.wait(timeout=20)
     graph = {("tile", i): Task(("tile", i), threading.get_ident) for i in range(4)}
-    return len(execute(graph, list(graph), 2, "tiles"))
+    return len(execute(graph, list(graph), 2))
 
 
 def test_blocks_that_wait_for_their_tiles_do_not_block_them():
     barrier = threading.Barrier(2)
     graph = {("block", i): Task(("block", i), nested, barrier) for i in range(2)}
-    assert list(execute(graph, list(graph), 2, "blocks")) == [4, 4]
+    assert list(execute(graph, list(graph), 2)) == [4, 4]

@@ -95,7 +95,7 @@ def total_of(program, state, data, indices, threads=1):
     """The sums over a batch, from the Program's graph."""
     graph = program.subtree_graph((0, program.shards), indices, 2, threads)
     graph |= {"state": DataNode("state", state), "data": DataNode("data", data)}
-    (total,) = execute(graph, [("sum", 0, program.shards)], threads, "blocks")
+    (total,) = execute(graph, [("sum", 0, program.shards)], threads)
     return total
 
 

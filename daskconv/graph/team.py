@@ -1,0 +1,129 @@
+"""Threads that stand by: they wait for work awake at first, because waking a thread takes longer than many a task."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from daskconv.kernels.jit import enabled
+
+# Of the 20 nanoseconds that a round of spinning takes: what lies between two layers, and what a thread does
+# with Python's lock held before its kernel lets it go.
+_AWAKE, _GRACE = 25_000, 300
+
+
+_libc = ctypes.PyDLL(None) if hasattr(os, "sched_setaffinity") else None
+
+
+class Count:
+    """A number that rises, and that threads wait for."""
+
+    def __init__(self) -> None:
+        self._value = np.zeros(1, np.int64)
+        self._rise = threading.Condition()
+        self._sleepers = 0
+
+    @property
+    def value(self) -> int:
+        """The number now."""
+        return int(self._value[0])
+
+    def rise(self) -> None:
+        """Add 1."""
+        with self._rise:
+            self._value[0] += 1
+            if self._sleepers:
+                self._rise.notify_all()
+
+    def wait(self, least: int) -> None:
+        """Return once the number is at least so large."""
+        if self._value[0] >= least:
+            return
+        if enabled():
+            from daskconv.kernels.spin import spin
+
+            if spin(self._value, least, _AWAKE, _GRACE):
+                return
+        with self._rise:
+            self._sleepers += 1
+            try:
+                while self._value[0] < least:
+                    self._rise.wait()
+            finally:
+                self._sleepers -= 1
+
+
+class Team:
+    """Some threads that call one function all together, again and again."""
+
+    def __init__(self, size: int) -> None:
+        self._calls, self._ends = Count(), Count()
+        self._work: Callable[[], None] | None = None
+        self._core = -1
+        self._threads = [
+            threading.Thread(target=self._stand_by, name=f"daskconv-{number}", daemon=True)
+            for number in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Let each thread call ``work``, which must not raise."""
+        self._work = work
+        if _libc and self._threads:
+            self._keep_off(int(_libc.sched_getcpu()))
+        self._calls.rise()
+
+    def join(self) -> None:
+        """Return once all calls have ended."""
+        self._ends.wait(len(self._threads) * self._calls.value)
+        self._work = None
+
+    def _keep_off(self, core: int) -> None:
+        """Keep the threads off the caller's core.
+
+        Linux wakes a thread next to the one that wakes it, and takes milliseconds to move it to an idle core.
+        """
+        if core == self._core:
+            return
+        others = os.sched_getaffinity(os.getpid()) - {core}
+        for thread in self._threads if others else []:
+            assert thread.native_id is not None
+            os.sched_setaffinity(thread.native_id, others)
+        self._core = core
+
+    def _stand_by(self) -> None:
+        calls = 0
+        while True:
+            calls += 1
+            self._calls.wait(calls)
+            assert self._work is not None
+            self._work()
+            self._ends.rise()
+
+
+_idle: dict[tuple[int, int], list[Team]] = {}
+
+
+@contextmanager
+def helped(size: int, work: Callable[[], None]) -> Iterator[None]:
+    """Let a team of so many threads call ``work`` while the caller does its own, and wait for them at the end.
+
+    Of idle teams the one that worked last helps: its threads are awake.
+    """
+    idle = _idle.setdefault((size, os.getpid()), [])
+    try:
+        team = idle.pop()
+    except IndexError:
+        team = Team(size)
+    team.start(work)
+    try:
+        yield
+    finally:
+        team.join()
+        idle.append(team)
