@@ -7,7 +7,7 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from daskconv.graph.threads import execute, serial_blas
-from daskconv.graph.tiles import Range, Work, blocks
+from daskconv.graph.tiles import Range, Work, blocks, shares
 
 
 def run(calls: list[tuple], threads: int | None) -> None:
@@ -24,6 +24,11 @@ def run(calls: list[tuple], threads: int | None) -> None:
 def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:
     """Return the ranges of rows that are blocks: one on the calling thread, else by shape alone."""
     return [(0, rows)] if threads is None else blocks(rows, work)
+
+
+def shares_of(rows: int, flops: int, threads: int | None) -> list[Range]:
+    """Return ranges of rows, of so many operations each, for kernels whose bits do not depend on the cut."""
+    return [(0, rows)] if threads is None else shares(rows, Work(flops, 1), threads)
 
 
 def sum_in_order(parts: NDArray) -> NDArray:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
 from daskconv.graph import pipeline
-from daskconv.graph.blocks import cuts_of, run, sum_in_order
+from daskconv.graph.blocks import cuts_of, run, shares_of, sum_in_order
 from daskconv.graph.threads import execute
 from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
 from daskconv.kernels import direct, fft, lowering
@@ -74,7 +74,7 @@ def input_grad(
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
         return out
     if method == "implicit" and implicit_scatter.fits(window, x_shape[3], dy.dtype):
-        cuts = cuts_of(len(dy), Work(_flops(window, dy, w) // max(len(dy), 1), 1), threads)
+        cuts = shares_of(len(dy), _flops(window, dy, w) // max(len(dy), 1), threads)
         run([(implicit_scatter.input_grad, dy, w, window, cut, out) for cut in cuts], threads)
         return out
     correlations = _with_taps(input_grad_correlations(window, *x_shape[1:3]), out)
@@ -163,14 +163,14 @@ def _correlate_implicitly(
     calls: list[tuple] = []
     for correlation in correlations:
         if depthwise.fits(w.shape, groups):
-            row = Work(2 * correlation.size[1] * w.size, 1)
-            for cut in cuts_of(len(x) * correlation.size[0], row, threads):
+            row = 2 * correlation.size[1] * w.size
+            for cut in shares_of(len(x) * correlation.size[0], row, threads):
                 calls.append((depthwise.correlate, x, w, bias, correlation, cut, out))
             continue
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
         lines = implicit.count_lines(correlation, len(x))
         pixels = len(x) * prod(correlation.size) // max(lines, 1)
-        for cut in cuts_of(lines, Work(2 * pixels * packed.macs, 1), threads):
+        for cut in shares_of(lines, 2 * pixels * packed.macs, threads):
             calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
     run(calls, threads)
 
@@ -260,7 +260,7 @@ def _over_images(
     out: NDArray,
     flops: int,
 ) -> None:
-    cuts = cuts_of(images, Work(flops // max(images, 1), 1), threads)
+    cuts = shares_of(images, flops // max(images, 1), threads)
     run([(kernel, *(a[i:j] for a in per_image), *shared, window, out[i:j]) for i, j in cuts], threads)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.graph.blocks import cuts_of, run, sum_in_order
+from daskconv.graph.blocks import cuts_of, run, shares_of, sum_in_order
 from daskconv.graph.tiles import Range, Work, grain_of_sums
 from daskconv.kernels import winograd
 from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
@@ -34,17 +34,17 @@ def correlate(
     c, k = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
     work = _flops(correlation, len(x), c, k * groups)
     # Where filters are more than tiles, to transform them is the larger part: each thread takes some of them.
-    parts = len(cuts_of(k, Work(work // max(k, 1), 1), threads)) if tiles < k else 1
+    parts = len(shares_of(k, work // max(k, 1), threads)) if tiles < k else 1
     spans = winograd.filter_spans(w, correlation, groups, parts, transposed=transposed)
     if parts > 1:
         run([(_correlate_some, x, w, bias, correlation, groups, transposed, s, out) for s in spans], threads)
         return
     for span in spans:
         filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
-        parts = len(cuts_of(k, Work(_FLOPS_PER_TRANSFORM * filters.panels.size // max(k, 1), 1), threads))
+        parts = len(shares_of(k, _FLOPS_PER_TRANSFORM * filters.panels.size // max(k, 1), threads))
         some = winograd.panel_spans(w.dtype, span, parts)
         run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
-        cuts = cuts_of(tiles, Work(work // len(spans) // max(tiles, 1), 1), threads)
+        cuts = shares_of(tiles, work // len(spans) // max(tiles, 1), threads)
         run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
 
 
@@ -78,7 +78,7 @@ def weight_grad(
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
         out = np.empty(w_shape, x.dtype)
-        spans = winograd.panel_spans(x.dtype, (0, c), len(cuts_of(c, Work(work // c, 1), threads)))
+        spans = winograd.panel_spans(x.dtype, (0, c), len(shares_of(c, work // c, threads)))
         whole = (0, tiles)
         run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
         return out

@@ -1,4 +1,4 @@
-"""Where a pass is cut: ranges of output pixels, by shape alone, so that the same shape gives the same bits."""
+"""Where a pass is cut: ranges of output pixels; by shape alone, wherever the cut could be seen in the bits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _PIPELINED_BYTES = 4 << 20
 # ... and where there is work enough, all threads get some.
 _PIPELINED_TILES = 8
 _FEWEST_ROWS = 64
-# A block is about half a millisecond of work: to hand it out, and to wait for it, takes a tenth of that.
-_BLOCK_FLOPS = 32_000_000
+# A block is about a millisecond of work: to hand it out, and to wait for it, takes a twentieth of that ...
+_BLOCK_FLOPS = 48_000_000
+# ... and a thread takes another one where that is four of those: the last to end has less to wait for then.
+_BLOCKS_AGAIN, _BLOCKS_A_THREAD = 4, 4
 # Clearing and adding an element of a block's sum takes as long as so many operations, times 10.
 _FLOPS_PER_SUM = 750
 _BLOCK_BYTES = 256 << 20
@@ -63,6 +65,13 @@ def blocks(rows: int, work: Work) -> list[Range]:
     """
     worth = min(max(rows * work.flops // (_BLOCK_FLOPS * work.grain), 1), _MOST_BLOCKS)
     return _split(rows, max(1 << worth.bit_length() - 1, -(-rows * work.bytes // _BLOCK_BYTES)))
+
+
+def shares(rows: int, work: Work, threads: int) -> list[Range]:
+    """Cut rows whose results are the same wherever they are cut: the same work for each thread."""
+    worth = max(rows * work.flops // _BLOCK_FLOPS, 1)
+    again = min(worth // (_BLOCKS_AGAIN * threads), _BLOCKS_A_THREAD)
+    return _split(rows, min(worth, threads * max(again, 1)))
 
 
 def grain_of_sums(elements: int) -> int:
