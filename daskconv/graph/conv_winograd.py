@@ -17,6 +17,8 @@ from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
 _FEW = 4
 # Transforming an element takes as long as so many operations of a product.
 _FLOPS_PER_TRANSFORM = 30
+# Filters are shared when there are fewer of them: all threads wait for the last one's.
+_FLOPS_PER_FILTER = 250
 
 
 def correlate(
@@ -41,7 +43,7 @@ def correlate(
         return
     for span in spans:
         filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
-        parts = len(shares_of(k, _FLOPS_PER_TRANSFORM * filters.panels.size // max(k, 1), threads))
+        parts = len(shares_of(k, _FLOPS_PER_FILTER * filters.panels.size // max(k, 1), threads))
         some = winograd.panel_spans(w.dtype, span, parts)
         run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
         cuts = shares_of(tiles, work // len(spans) // max(tiles, 1), threads)
