@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.implicit_walk import correlate_lines, walk_of
-from daskconv.kernels.panels import copy_panel, options, tap_order, width_of
+from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
 
@@ -70,10 +70,13 @@ def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool)
 
 @njit(**options)
 def _pack(w, taps, transposed, sizes, panels):  # type: ignore[no-untyped-def]
-    for group in range(sizes[0]):
+    groups, c, k = sizes
+    for group in range(groups):
+        if not transposed:
+            copy_panels(w, taps, sizes, group, (0, k), (0, c), panels[group])
+            continue
         for number in range(panels.shape[1]):
-            first = number * panels.shape[4]
-            copy_panel(w, taps, transposed, sizes, group, first, panels[group, number])
+            copy_transposed_panel(w, taps, sizes, group, number * panels.shape[4], panels[group, number])
 
 
 def by_image(correlation: Correlation, images: int) -> bool:

@@ -63,6 +63,23 @@ def _call_at(typing, function, job):  # type: ignore[no-untyped-def]
 call_at: Any = intrinsic(_call_at)
 
 
+def _prefetch(typing, address):  # type: ignore[no-untyped-def]
+    """Have the line at an address read into the caches; any address will do."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        read, near, data = (ir.Constant(i32, number) for number in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], pointer), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
 class Vectors(NamedTuple):
     """Writes operations on vectors of ``width`` elements (1: plain numbers) into a function.
 

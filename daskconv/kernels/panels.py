@@ -9,7 +9,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
+from daskconv.kernels.native import prefetch
 from daskconv.kernels.tile import VECTORS, tiles_of
+
+_ROWS_AHEAD = 4
 
 options: Any = {"nogil": True, "cache": True}
 
@@ -26,11 +29,34 @@ def tap_order(correlation: Correlation, columns: int) -> NDArray[np.int64]:
 
 
 @njit(**options)
-def copy_panel(w, taps, transposed, sizes, group, first, panel):  # type: ignore[no-untyped-def]
-    """Copy filters of a group from ``first`` on into a panel (taps, channels, width); those that are none become 0.
+def copy_panels(w, taps, sizes, group, span, channels, panels):  # type: ignore[no-untyped-def]
+    """Copy a range of filters of a group, some channels of theirs, to panels (panels, taps, channels, width).
 
-    ``w`` is flat. ``sizes`` are groups, and the channels and filters of one; ``transposed`` says that w has
-    what are filters here as its channels, as the input gradient needs it.
+    Weights (r, s, c / groups, k), flat, are read in their order. ``sizes`` are groups, and the channels and
+    filters of one. Filters of the last panel that are none become 0.
+    """
+    groups, c, k = sizes
+    width, line = panels.shape[3], 64 // w.itemsize
+    for number, tap in enumerate(taps):
+        for channel in range(channels[1] - channels[0]):
+            row = ((tap * c + channels[0] + channel) * groups + group) * k
+            for panel, first in enumerate(range(span[0], span[1], width)):
+                to = panels[panel, number, channel]
+                filters = min(width, span[1] - first)
+                # A span of a row is too short for the processor to see where the next will be.
+                for f in range(0, width, line):
+                    prefetch(w.ctypes.data + w.itemsize * (row + _ROWS_AHEAD * groups * k + first + f))
+                for f in range(filters):
+                    to[f] = w[row + first + f]
+                for f in range(filters, width):
+                    to[f] = 0
+
+
+@njit(**options)
+def copy_transposed_panel(w, taps, sizes, group, first, panel):  # type: ignore[no-untyped-def]
+    """Copy filters of a group from ``first`` on into a panel (taps, channels, width), from weights that swap the two.
+
+    So the input gradient needs them: its filters are the channels of w, flat. Those that are none become 0.
     """
     groups, c, k = sizes
     filters = min(panel.shape[2], k - first)
@@ -38,13 +64,7 @@ def copy_panel(w, taps, transposed, sizes, group, first, panel):  # type: ignore
         panel[:] = 0
     for number, tap in enumerate(taps):
         to = panel[number]
-        if transposed:
-            at = ((tap * k + first) * groups + group) * c
-            for f in range(filters):
-                for channel in range(c):
-                    to[channel, f] = w[at + f * groups * c + channel]
-        else:
-            at = (tap * c * groups + group) * k + first
+        at = ((tap * k + first) * groups + group) * c
+        for f in range(filters):
             for channel in range(c):
-                for f in range(filters):
-                    to[channel, f] = w[at + channel * groups * k + f]
+                to[channel, f] = w[at + f * groups * c + channel]

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.panels import copy_panel, options, tap_order, width_of
+from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import (
@@ -39,6 +39,8 @@ _BLOCK_BYTES = 2 << 20
 _MOST_TILES, _FEWEST_TILES = 256, 24
 # Transformed filters: more than fit are done one part after another.
 _FILTER_BYTES = 12 << 20
+# Filters that wait in L2 to be transformed, read in the order of the weights.
+_COPY_BYTES = 256 << 10
 # Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
 _SUMS_BYTES = 8 << 20
 
@@ -134,12 +136,13 @@ def pack_some(filters: Filters, w: NDArray, correlation: Correlation, span: Pair
     """Transform and pack some of the filters, from a panel's first on."""
     r, groups, c = filters.r, filters.groups, filters.channels
     transforms = transforms_of(filters.m, r, w.dtype)
-    panel = scratch("panel", (r * r, c, width_of(w.dtype)), w.dtype)
+    width = width_of(w.dtype)
+    panels = 1 if transposed else -(-(span[1] - span[0]) // width)
+    some = c if transposed else min(c, max(_COPY_BYTES // (r * r * panels * width * w.itemsize), 1))
+    copy = scratch("copy", (panels, r * r, some, width), w.dtype)
     order, lists = tap_order(correlation, r), _lists(transforms)
-    packed = (filters.panels, filters.stride, filters.first)
-    _pack(
-        w.reshape(-1), order, transposed, panel, packed, lists, transforms, (groups, c, filters.whole), span
-    )
+    packed, sizes = (filters.panels, filters.stride, filters.first), (groups, c, filters.whole)
+    _pack(w.reshape(-1), order, transposed, copy, packed, lists, transforms, sizes, span)
 
 
 def _lists(transforms: Transforms) -> NDArray[np.int64]:
@@ -154,19 +157,26 @@ def _odd_lines(elements: int, itemsize: int) -> int:
 
 
 @njit(**options)
-def _pack(w, order, transposed, panel, packed, lists, transforms, channels, span):  # type: ignore[no-untyped-def]
-    """Transform a panel of filters after the other, from a copy in which its channels are neighbours."""
-    (panels, stride, start), (groups, c, _) = packed, channels
-    points, size, width = transforms.points**2, transforms.itemsize, panel.shape[2]
+def _pack(w, order, transposed, copy, packed, lists, transforms, sizes, span):  # type: ignore[no-untyped-def]
+    """Transform filters from a copy in which those of a panel are neighbours: some channels of all, or a panel's."""
+    (panels, stride, start), (groups, c, _) = packed, sizes
+    points, size, width, some = transforms.points**2, transforms.itemsize, copy.shape[3], copy.shape[2]
     sources, targets = lists[0], lists[1]
-    for tap in range(len(order)):
-        sources[tap] = panel.ctypes.data + size * tap * c * width
     for g in range(groups):
         for point in range(points):
             targets[point] = panels.ctypes.data + size * (g * points + point) * stride
-        for first in range(span[0], span[1], width):
-            copy_panel(w, order, transposed, channels, g, first, panel)
-            transform(transforms, FILTER, sources, targets, 0, (first - start) * c, c * width)
+        for channel in range(0, c, some):
+            end = min(channel + some, c)
+            if not transposed:
+                copy_panels(w, order, sizes, g, span, (channel, end), copy)
+            for panel, first in enumerate(range(span[0], span[1], width)):
+                if transposed:
+                    copy_transposed_panel(w, order, sizes, g, first, copy[0])
+                for tap in range(len(order)):
+                    number = tap if transposed else panel * len(order) + tap
+                    sources[tap] = copy.ctypes.data + size * number * some * width
+                to = (first - start) * c + channel * width
+                transform(transforms, FILTER, sources, targets, 0, to, (end - channel) * width)
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
