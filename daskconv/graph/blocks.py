@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from dask._task_spec import Task
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, shares
@@ -29,6 +29,13 @@ def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:
 def shares_of(rows: int, flops: int, threads: int | None) -> list[Range]:
     """Return ranges of rows, of so many operations each, for kernels whose bits do not depend on the cut."""
     return [(0, rows)] if threads is None else shares(rows, Work(flops, 1), threads)
+
+
+def parts_of(count: int, shape: tuple[int, ...], dtype: DTypeLike, out: NDArray | None) -> NDArray:
+    """Return room for so many parts of a sum; a single one is the sum, and goes to ``out`` where that is given."""
+    if count == 1 and out is not None and out.dtype == dtype and out.flags.c_contiguous:
+        return out.reshape(1, *shape)
+    return np.empty((count, *shape), dtype)
 
 
 def sum_in_order(parts: NDArray) -> NDArray:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
 from daskconv.graph import pipeline
-from daskconv.graph.blocks import cuts_of, run, shares_of, sum_in_order
+from daskconv.graph.blocks import cuts_of, parts_of, run, shares_of, sum_in_order
 from daskconv.graph.threads import execute
 from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
 from daskconv.kernels import direct, fft, lowering
@@ -101,9 +101,18 @@ def input_grad(
 
 
 def weight_grad(
-    x: NDArray, dy: NDArray, w_shape: Shape, window: Window, method: str, threads: int | None = None
+    x: NDArray,
+    dy: NDArray,
+    w_shape: Shape,
+    window: Window,
+    method: str,
+    threads: int | None = None,
+    out: NDArray | None = None,
 ) -> NDArray:
-    """Return the gradient by ``w`` (r, s, c / groups, k) from ``x`` (n, h, w, c) and ``dy`` (n, p, q, k)."""
+    """Return the gradient by ``w`` (r, s, c / groups, k) from ``x`` (n, h, w, c) and ``dy`` (n, p, q, k).
+
+    It may be written to ``out``, of the gradient's shape; what is returned tells whether it was.
+    """
     x, dy = _one_dtype(x, dy)
     correlation = forward_correlation(window, *x.shape[1:3])
     rows, k = dy.size // dy.shape[3], dy.shape[3]
@@ -111,7 +120,7 @@ def weight_grad(
     work = Work(2 * depth * k, depth * x.itemsize * window.groups, _LOWERED)
     grain = grain_of_sums(prod(w_shape))
     if method == "winograd":
-        return conv_winograd.weight_grad(x, dy, correlation, w_shape, window.groups, threads)
+        return conv_winograd.weight_grad(x, dy, correlation, w_shape, window.groups, threads, out)
     if method == "pipelined":
         return _pipelined_weight_grad(x, flat, correlation, window.groups, work, threads).reshape(w_shape)
     if method == "direct":
@@ -130,7 +139,7 @@ def weight_grad(
         cuts = cuts_of(rows, work, threads)
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
     shape = (depth, k) if method == "lowering" else w_shape
-    parts = np.empty((len(cuts), *shape), x.dtype)
+    parts = parts_of(len(cuts), shape, x.dtype, out)
     run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
     return sum_in_order(parts).reshape(w_shape)
 

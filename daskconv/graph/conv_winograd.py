@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.graph.blocks import cuts_of, run, shares_of, sum_in_order
+from daskconv.graph.blocks import cuts_of, parts_of, run, shares_of, sum_in_order
 from daskconv.graph.tiles import Range, Work, grain_of_sums
 from daskconv.kernels import winograd
 from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
@@ -73,19 +72,23 @@ def weight_grad(
     w_shape: tuple[int, ...],
     groups: int,
     threads: int | None,
+    out: NDArray | None = None,
 ) -> NDArray:
-    """Return the gradient by the weights (r, s, c / groups, k)."""
+    """Return the gradient by the weights (r, s, c / groups, k), in ``out`` where it can be."""
     c, k = w_shape[2:]
     tiles = len(x) * count_tiles(correlation, tile_size(correlation))
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
-        out = np.empty(w_shape, x.dtype)
+        (total,) = parts_of(1, w_shape, x.dtype, out)
         spans = winograd.panel_spans(x.dtype, (0, c), len(shares_of(c, work // c, threads)))
         whole = (0, tiles)
-        run([(winograd.weight_grad, x, dy, correlation, groups, whole, span, out) for span in spans], threads)
-        return out
+        run(
+            [(winograd.weight_grad, x, dy, correlation, groups, whole, span, total) for span in spans],
+            threads,
+        )
+        return total
     cuts = cuts_of(tiles, Work(work // tiles, 1, grain_of_sums(prod(w_shape))), threads)
-    parts = np.empty((len(cuts), *w_shape), x.dtype)
+    parts = parts_of(len(cuts), w_shape, x.dtype, out)
     calls = zip(cuts, parts, strict=True)
     run(
         [(winograd.weight_grad, x, dy, correlation, groups, cut, (0, c), part) for cut, part in calls],

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
+import numexpr
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -150,3 +152,18 @@ def _progressions(first: int, step: int, count: int, size: int) -> tuple[slice, 
 def sum_rows(rows: NDArray, out: NDArray) -> None:
     """Write the sum of a matrix's rows."""
     np.add.reduce(rows, axis=0, out=out)
+
+
+def momentum_step(
+    param: NDArray, velocity: NDArray, gradient: NDArray, rates: tuple[Any, ...], nesterov: bool
+) -> None:
+    """Move a parameter and its velocity in place."""
+    values = {"p": param, "v": velocity, "g": gradient}
+    values |= dict(zip(("scale", "momentum", "decay", "rate"), rates, strict=True))
+    _evaluate("momentum * v + g * scale + decay * p", values, velocity)
+    ahead = "(momentum * v + g * scale + decay * p)" if nesterov else "v"
+    _evaluate(f"p - rate * {ahead}", values, param)
+
+
+def _evaluate(expression: str, values: dict[str, Any], out: NDArray) -> None:
+    numexpr.evaluate(expression, local_dict=values, global_dict={}, out=out, casting="same_kind")

@@ -236,7 +236,7 @@ class Network:
     ) -> Any:
         """Run gradients back from ``dy``; return those of the trainable parameters in ``grads``, a dict when not given.
 
-        They are set as soon as they are known, so that what takes them need not hold a copy of all.
+        They are set as soon as they are known. Where ``grads`` holds arrays already, layers may write there.
         """
         needed = self._needs_grad(params, trainable)
         grads = {} if grads is None else grads
@@ -252,6 +252,7 @@ class Network:
                 methods.get(node.name, {}),
                 needs_input_grad=any(name in needed for name in node.inputs),
                 needs_weight_grad=bool(wanted),
+                grads={name.rpartition(".")[2]: grads[name] for name in wanted if name in grads},
             )
             dx, of_weights = node.layer.backward(by_node.get(node.name, {}), tape, gradient, here)
             for name in wanted:

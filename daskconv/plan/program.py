@@ -139,7 +139,8 @@ class Program:
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
-        return FlatGradients(np.empty(self.elements, self.dtype), flat_layout(self._weight_shapes))
+        shapes = self._weight_shapes
+        return FlatGradients(np.empty(self.elements, self.dtype), shapes, flat_layout(shapes))
 
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter."""

@@ -91,17 +91,27 @@ class FlatGradients:
     Attributes
     ----------
     vector : array (elements,)
-    layout : dict
-        The range of each parameter, by name.
+    shapes, layout : dict
+        The shape and the range of each parameter, by name.
     """
 
     vector: NDArray
+    shapes: dict[str, tuple[int, ...]]
     layout: dict[str, tuple[int, int]]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.layout
+
+    def __getitem__(self, name: str) -> NDArray:
+        """Return a parameter's place in the vector."""
+        shape, (start, stop) = self.shapes[name], self.layout[name]
+        return self.vector[start:stop].reshape(shape)
+
     def __setitem__(self, name: str, gradient: NDArray) -> None:
-        """Copy a parameter's gradient."""
-        start, stop = self.layout[name]
-        self.vector[start:stop] = gradient.reshape(-1)
+        """Copy a parameter's gradient, unless it was written to its place."""
+        place = self[name]
+        if gradient.ctypes.data != place.ctypes.data:
+            place[...] = gradient.reshape(place.shape)
 
 
 def block_partial(

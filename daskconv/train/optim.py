@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite
 
-import numexpr
 import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
+from daskconv.kernels.step import Rates, momentum_step
 from daskconv.train.schedule import Schedule, resolve_schedule
 
 Arrays = dict[str, NDArray]
@@ -96,23 +96,5 @@ class SGD(Optimizer):
         self, name: str, param: NDArray, gradient: NDArray, slots: Arrays, rate: float, scale: float
     ) -> None:
         """Update one parameter and its velocity in place, from ``scale * gradient``."""
-        dtype = param.dtype.type
-        velocity = slots[f"velocity.{name}"]
-        values = {
-            "p": param,
-            "v": velocity,
-            "g": gradient,
-            "scale": dtype(scale),
-            "momentum": dtype(self.momentum),
-            "decay": dtype(self.weight_decay),
-            "rate": dtype(rate * self.multiplier(name)),
-        }
-        _evaluate("momentum * v + g * scale + decay * p", values, velocity)
-        if self.nesterov:
-            _evaluate("p - rate * (momentum * v + g * scale + decay * p)", values, param)
-        else:
-            _evaluate("p - rate * v", values, param)
-
-
-def _evaluate(expression: str, values: dict, out: NDArray) -> None:
-    numexpr.evaluate(expression, local_dict=values, global_dict={}, out=out, casting="same_kind")
+        rates = Rates(scale, self.momentum, self.weight_decay, rate * self.multiplier(name))
+        momentum_step(param, slots[f"velocity.{name}"], gradient, rates, self.nesterov)

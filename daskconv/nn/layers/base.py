@@ -34,6 +34,8 @@ class Context:
         counts random numbers, so that they do not depend on where a block is computed.
     needs_input_grad, needs_weight_grad : bool
         False where nobody reads that gradient; ``backward`` may leave it out.
+    grads : mapping
+        Where ``backward`` may write the gradient of a weight, by the weight's name, before it returns it.
     """
 
     training: bool = False
@@ -45,8 +47,9 @@ class Context:
     layer: int = 0
     needs_input_grad: bool = True
     needs_weight_grad: bool = True
+    grads: Mapping[str, NDArray] = field(default_factory=dict)
 
-    def at(self, layer: int, methods: Mapping[str, str], **needs: bool) -> Context:
+    def at(self, layer: int, methods: Mapping[str, str], **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
         return Context(
             self.training, methods, self.threads, self.images, self.seed, self.epoch, layer, **needs

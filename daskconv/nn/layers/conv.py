@@ -100,7 +100,8 @@ class Conv2D(Layer):
         if context.needs_weight_grad:
             method = context.methods["weight_grad"]
             threads = context.tile_threads(method)
-            grads["weight"] = conv.weight_grad(x, dy, weight.shape, window, method, threads)
+            out = context.grads.get("weight")
+            grads["weight"] = conv.weight_grad(x, dy, weight.shape, window, method, threads, out)
             if self.bias:
                 grads["bias"] = sum_rows(dy.reshape(-1, self.filters))
         if not context.needs_input_grad:
@@ -149,7 +150,7 @@ class Dense(Layer):
         """Return the input gradient and those of weight and bias."""
         grads: Arrays = {}
         if context.needs_weight_grad:
-            grads["weight"] = saved.T @ dy
+            grads["weight"] = np.matmul(saved.T, dy, out=context.grads.get("weight"))
             if self.bias:
                 grads["bias"] = sum_rows(dy)
         return (np.matmul(dy, params["weight"].T) if context.needs_input_grad else None), grads
