@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from daskconv.nn.network import Network
 
-# A block is worth many times its task, but its activations and lowered rows stay near the core:
-# measured on cifar10_quick, an image of a block of 13 takes 1.05 of the time of one of 25, of 9 images 1.2, of 4 1.6.
-_BLOCK_FLOPS = 1_000_000_000
+# A block is worth many times its task, but its activations and lowered rows stay near the core: measured on
+# cifar10_quick, an image of a block of 13 takes 1.1 (AVX2) to 1.4 (AVX-512) of the time of one of 25, which takes 1.1
+# of that of one of 100.
+_BLOCK_FLOPS = 2_000_000_000
 # Packing the weights and adding the gradients of a block have to be small against its operations: a step of
 # VGG-11, batch 128, takes 2.2 times as long in blocks of 3 images as of 32; more would cost memory for activations.
 _FLOPS_PER_PARAMETER = 4000

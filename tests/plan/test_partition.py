@@ -67,7 +67,7 @@ def test_blocks_are_cut_by_shape_and_method_alone():
     quick = zoo.cifar10_quick()
     methods = quick.choose_methods(CIFAR, "auto")
     size = block_images(quick, CIFAR, methods)
-    assert 9 <= size <= 25, "the sizes that were measured to be fast"
+    assert 25 <= size <= 33, "the sizes that were measured to be fast"
     assert size == apply(quick, CIFAR, data(1)).block_images == apply(quick, CIFAR, data(64)).block_images
     tiny = Sequential([Flatten(), Dense(2)])
     assert block_images(tiny, (2, 2, 1), {}) == 256
@@ -89,4 +89,4 @@ def test_many_parameters_make_larger_blocks():
     parameters = sum(np.prod(size) for size in wide.weight_shapes(shape).values())
     size = block_images(wide, shape, {})
     assert size * flops >= 4000 * parameters > (size - 1) * flops
-    assert block_images(narrow, shape, {}) * 3 * sum(narrow.flops(shape).values()) >= 1_000_000_000
+    assert block_images(narrow, shape, {}) * 3 * sum(narrow.flops(shape).values()) >= 2_000_000_000
