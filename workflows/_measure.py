@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from math import comb
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time, sleep
@@ -103,6 +104,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the median, the quartiles and the range."""
     low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return {"median": median(values), "low": low, "high": high, "min": min(values), "max": max(values)}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the median whatever the distribution: order statistics, the range for few values."""
+    ordered, n = sorted(values), len(values)
+    outside, tail = 0, 0.0
+    while (tail := tail + comb(n, outside) / 2**n) <= 0.025:
+        outside += 1
+    cut = max(outside - 1, 0)
+    return ordered[cut], ordered[-1 - cut]
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:

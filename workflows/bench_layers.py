@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from _layers import CIFAR, GOOGLENET, LARGE, POINTWISE, Layer, random_layers
 from _lowered import torch_unfold
-from _measure import alternate, arguments, machine, pyplot, ratios, show, show_machine, write_json
+from _measure import alternate, arguments, interval, machine, pyplot, show, show_machine, write_json
 
 from daskconv.errors import InputError
 from daskconv.graph import conv
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["auto", *METHODS], choices=["auto", *METHODS])
     parser.add_argument("--unfold", action="store_true", help="PyTorch's unfold + matmul too, forward only")
     parser.add_argument("--layers", nargs="+", default=[""], help="parts of their names, such as cifar 3x3")
-    parser.add_argument("--rounds", type=int, help="paired runs; 5, or 2 with --quick")
+    parser.add_argument("--rounds", type=int, help="paired runs; 7, or 2 with --quick")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the ratios to PyTorch")
     return parser.parse_args()
 
@@ -55,7 +55,7 @@ def main() -> None:
     if not layers:
         raise SystemExit(f"No layer is called like {args.layers}: they are {[x.name for x in everything]}.")
     layers = [Layer("quick", 8, 8, 8, 3, batch=2)] if args.quick else layers
-    rounds = args.rounds or (2 if args.quick else 5)
+    rounds = args.rounds or (2 if args.quick else 7)
     torch.set_num_threads(args.threads)
     with one_thread_each():
         rows: list[dict[str, Any]] = []
@@ -89,7 +89,8 @@ def measure(
         runs |= {"unfold": torch_unfold(layer, x, w)} if unfold and name == "forward" else {}
         times = alternate(runs, rounds)
         better = min(LAYOUTS, key=lambda layout: median(times[layout]))
-        first = ratios(times[better], times[methods[0]])
+        paired = [peer / own for peer, own in zip(times[better], times[methods[0]], strict=True)]
+        low, high = interval(paired)
         rows.append(
             {
                 "layer": layer.name,
@@ -98,8 +99,9 @@ def measure(
                 "PyTorch": speed(layer, times[better]),
                 "layout": better,
                 **({"unfold_+_matmul": speed(layer, times.get("unfold"))} if unfold else {}),
-                "ratio": first["median"],
-                "range": f"{first['min']:.2f} to {first['max']:.2f}",
+                "ratio": median(paired),
+                "low": low,
+                "high": high,
             }
         )
     return rows
@@ -169,11 +171,12 @@ def notes(rows: list[dict[str, Any]], methods: Sequence[str]) -> list[str]:
     means = ", ".join(
         f"{name} {geometric_mean([r['ratio'] for r in rows if r['pass'] == name]):.2f}" for name in PASSES
     )
-    losing = [f"{row['layer']} {row['pass']} ({row['ratio']:.2f})" for row in rows if row["ratio"] < 0.9]
+    losing = [f"{row['layer']} {row['pass']} ({row['ratio']:.2f})" for row in rows if row["high"] < 0.9]
     return [
         f"ratio: the time of PyTorch, in the layout that is faster here, over that of {methods[0]}, round by round.",
         f"Geometric means of the ratio: {means}, all {geometric_mean([row['ratio'] for row in rows]):.2f}.",
-        f"Below 0.9: {', '.join(losing) or 'none'}.",
+        "low, high: the 95 % interval of the ratio's median; the whole range where there are fewer than 6 rounds.",
+        f"Whole interval below 0.9: {', '.join(losing) or 'none'}.",
         f"ceiling share: {methods[0]} over what the cores can multiply and add, in nominal operations.",
     ]
 

@@ -181,14 +181,26 @@ def _padded_lines(x: NDArray, correlation: Correlation, result: NDArray, rows: R
     for first in range(rows[0] // p, -(-rows[1] // p), most):
         images = slice(first, min(first + most, n))
         copy = scratch("padded", (images.stop - first, h, left + w + right, c), x.dtype)
-        copy[:, :, :left], copy[:, :, left + w :] = 0, 0
-        copy[:, :, left : left + w] = x[images]
+        _pad(x[images].reshape(len(copy) * h, w * c), left * c, copy.reshape(len(copy) * h, -1))
         yield (
             copy,
             moved,
             result[images],
             (max(rows[0] - first * p, 0), min(rows[1] - first * p, len(copy) * p)),
         )
+
+
+@njit(**options)
+def _pad(rows, left, padded):  # type: ignore[no-untyped-def]
+    """Copy rows with zeros on both sides, in one call: two threads that return to Python wait for each other."""
+    length = rows.shape[1]
+    for i in range(len(rows)):
+        for j in range(left):
+            padded[i, j] = 0
+        for j in range(length):
+            padded[i, left + j] = rows[i, j]
+        for j in range(left + length, padded.shape[1]):
+            padded[i, j] = 0
 
 
 def _cut(taps: int, channels: int, row_bytes: int) -> Pair:
