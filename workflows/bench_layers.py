@@ -81,7 +81,7 @@ def measure(
     theirs = {name: torch_passes(layer, x, w, dy, layout) for name, layout in LAYOUTS.items()}
     rows = []
     for name, ours in our_passes(layer, x, w, dy, threads).items():
-        real = {m: real_method(m, layer) for m in methods}
+        real = {m: real_method(m, layer, name) for m in methods}
         if not real[methods[0]]:
             continue
         runs: dict[str, Callable[[], Any]] = {m: partial(ours, real[m]) for m in methods if real[m]}
@@ -107,10 +107,10 @@ def measure(
     return rows
 
 
-def real_method(method: str, layer: Layer) -> str | None:
-    """Return what a method is for a layer, None where it cannot do it."""
+def real_method(method: str, layer: Layer, pass_: str) -> str | None:
+    """Return what a method is for a pass of a layer, None where it cannot do it."""
     try:
-        return choose(method, layer.shape)
+        return choose(method, layer.shape, pass_=pass_)
     except InputError:
         return None
 

@@ -29,8 +29,18 @@ def square(kernel, groups=1, c=64, k=64, **options):
     return ConvShape(Window.of(kernel, (14, 14), groups=groups, **options), (14, 14), c, k)
 
 
-def test_auto_takes_products_of_blas_for_1x1_kernels():
-    assert choose("auto", square(1)) == "lowering"
+@pytest.mark.parametrize(
+    ("c", "k", "methods"),
+    [
+        (64, 64, ("implicit", "implicit", "implicit")),
+        (480, 192, ("implicit", "implicit", "lowering")),
+        (64, 22, ("lowering", "implicit", "lowering")),
+        (21, 64, ("implicit", "lowering", "implicit")),
+    ],
+)
+def test_auto_takes_products_of_blas_for_some_1x1_kernels(c, k, methods):
+    """Filters that leave vectors empty, and weight gradients of many channels."""
+    assert tuple(choose_all("auto", square(1, c=c, k=k)).values()) == methods
 
 
 @pytest.mark.parametrize(
