@@ -85,6 +85,8 @@ def alternate(
     """Return the seconds of each run in each round; a round calls all of them, and every other one backwards.
 
     Neighbours in time see the same machine, so ratios within a round hold where times between rounds do not.
+    A call that is not timed comes just before each: it finds the cores free, and leaves threads awake and caches
+    warm, as one call of a library leaves them for the next.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     if warm_up:
