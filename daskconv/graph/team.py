@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from daskconv.kernels.jit import enabled
 # with Python's lock held before its kernel lets it go.
 _AWAKE, _GRACE = 25_000, 300
 
-
-_libc = ctypes.PyDLL(None) if hasattr(os, "sched_setaffinity") else None
+# Where the system tells a thread's core and lets it choose some, as Linux does.
+_core_now = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
 
 
 class Count:
@@ -75,8 +75,8 @@ class Team:
     def start(self, work: Callable[[], None]) -> None:
         """Let each thread call ``work``, which must not raise."""
         self._work = work
-        if _libc and self._threads:
-            self._keep_off(int(_libc.sched_getcpu()))
+        if _core_now and self._threads:
+            self._keep_off(_core_now())
         self._calls.rise()
 
     def join(self) -> None:
@@ -91,11 +91,12 @@ class Team:
         """
         if core == self._core:
             return
+        self._core = core
         others = os.sched_getaffinity(os.getpid()) - {core}
         for thread in self._threads if others else []:
             assert thread.native_id is not None
-            os.sched_setaffinity(thread.native_id, others)
-        self._core = core
+            with suppress(OSError):  # a container may forbid it: it is a matter of speed only
+                os.sched_setaffinity(thread.native_id, others)
 
     def _stand_by(self) -> None:
         calls = 0

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 
 import daskconv
+from daskconv.geometry import Window
+from daskconv.kernels import winograd_tiles
 from reference import EXACT, METHODS, MIXED, PASSES, Case, assert_close, cases, run_passes, slope, small_cuts
 
 drawn = settings(deadline=None, derandomize=True)
@@ -49,6 +51,27 @@ def daskconv_threads(threads):
     import dask
 
     return dask.config.set({"daskconv.threads": threads})
+
+
+@settings(drawn, max_examples=40)
+@given(case=cases(most_images=12))
+@example(Case(n=9, image=(17, 13), channels=5, filters=36, kernel=(3, 3), padding=1))
+@example(Case(n=9, image=(9, 11), channels=40, filters=6, kernel=(5, 5), padding=2, dtype="float32"))
+@example(Case(n=7, image=(9, 11), channels=17, filters=16, kernel=(1, 1), dtype="float32"))
+def test_the_bits_are_the_same_on_any_number_of_threads(case):
+    arrays = case.arrays()
+    window = Window.of(
+        case.kernel, case.image, stride=case.stride, dilation=case.dilation, padding=case.padding
+    )
+    tiled = winograd_tiles.fits(window)
+    for method in (*METHODS, *["winograd"] * tiled):
+        with daskconv_threads(1):
+            want = run_passes(case, method, arrays)
+        for threads in (2, 3, 5):
+            with daskconv_threads(threads):
+                got = run_passes(case, method, arrays)
+            for name in PASSES:
+                np.testing.assert_array_equal(got[name], want[name], f"{method} {name}, {threads} threads")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
