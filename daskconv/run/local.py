@@ -21,7 +21,7 @@ class LocalTransport:
 
     def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
         self.program, self.data, self.threads = program, data, threads
-        self._state = state.copy()
+        self._state, self._shared = state, True
         self._computed: set[int] = set()
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
@@ -41,6 +41,9 @@ class LocalTransport:
             self._state = state
             emit_position(state.position, steps)
 
+        if self._shared:
+            # Whoever else has the state keeps it as it is; steps change it in place.
+            self._state, self._shared = self._state.copy(), False
         data = self.data["train"]
         return run_steps(self.program, self._state, data, epoch, compute, exchange, stopped, keep).position
 
@@ -51,8 +54,9 @@ class LocalTransport:
         return add_in_order(rows)
 
     def state(self) -> TrainState:
-        """Return a copy of the state."""
-        return self._state.copy()
+        """Return the state, which stays as it is."""
+        self._shared = True
+        return self._state
 
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that this process computed."""
