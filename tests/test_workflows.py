@@ -114,3 +114,23 @@ def test_alternate_turns_every_other_round(monkeypatch: pytest.MonkeyPatch) -> N
     assert warm_up == ["a", "b"]
     assert rounds == [*"aabb", *"bbaa"], "a timed call follows one that is not timed"
     assert [len(seconds) for seconds in times.values()] == [2, 2]
+
+
+def test_alternate_without_warm_up_calls_each_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKFLOWS))
+    from _measure import alternate
+
+    calls: list[str] = []
+    alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 2, warm_up=False)
+    assert calls == [*"ab", *"ba"]
+
+
+@pytest.mark.parametrize(
+    ("count", "want"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (30, (9, 20))]
+)
+def test_the_interval_of_a_median_is_that_of_order_statistics(monkeypatch, count, want) -> None:
+    """In tables of the sign test: of 9 values the second and the second last, of 30 the tenth and the tenth last."""
+    monkeypatch.syspath_prepend(str(WORKFLOWS))
+    from _measure import interval
+
+    assert interval(range(count)[::-1]) == want

@@ -85,8 +85,8 @@ def alternate(
     """Return the seconds of each run in each round; a round calls all of them, and every other one backwards.
 
     Neighbours in time see the same machine, so ratios within a round hold where times between rounds do not.
-    A call that is not timed comes just before each: it finds the cores free, and leaves threads awake and caches
-    warm, as one call of a library leaves them for the next.
+    With ``warm_up`` a call that is not timed comes just before each: it finds the cores free, and leaves threads
+    awake and caches warm, as one call of a library leaves them for the next.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     if warm_up:
@@ -94,8 +94,9 @@ def alternate(
             run()
     for turn in range(rounds):
         for name in list(runs) if turn % 2 == 0 else reversed(runs):
-            sleep(_SETTLE)
-            runs[name]()
+            if warm_up:
+                sleep(_SETTLE)
+                runs[name]()
             started = perf_counter()
             runs[name]()
             times[name].append(perf_counter() - started)

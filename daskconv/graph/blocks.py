@@ -7,7 +7,7 @@ from dask._task_spec import Task
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.graph.threads import execute, serial_blas
-from daskconv.graph.tiles import Range, Work, blocks, shares
+from daskconv.graph.tiles import Range, Work, blocks, shares, split
 
 
 def run(calls: list[tuple], threads: int | None) -> None:
@@ -28,7 +28,12 @@ def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:
 
 def shares_of(rows: int, flops: int, threads: int | None) -> list[Range]:
     """Return ranges of rows, of so many operations each, for kernels whose bits do not depend on the cut."""
-    return [(0, rows)] if threads is None else shares(rows, Work(flops, 1), threads)
+    return split(rows, count_of_shares(rows * flops, threads))
+
+
+def count_of_shares(flops: int, threads: int | None) -> int:
+    """Return into how many parts such a kernel's operations are cut, where there is enough to cut."""
+    return 1 if threads is None else shares(flops, threads)
 
 
 def parts_of(count: int, shape: tuple[int, ...], dtype: DTypeLike, out: NDArray | None) -> NDArray:

@@ -168,8 +168,7 @@ def _saves_products(shape: ConvShape) -> bool:
     """Return whether Winograd's tiles, their transforms counted, multiply less than the taps inside the image do."""
     correlation = forward_correlation(shape.window, *shape.image)
     c, k = shape.channels
-    tile = winograd_tiles.tile_size(correlation)
-    points = winograd_tiles.count_tiles(correlation, tile) * (tile + shape.window.kernel[0] - 1) ** 2
+    points = winograd_tiles.count_points(correlation)
     return points * (c * k + _TRANSFORM_MACS * (c + k)) < _products(correlation, shape.image) * c * k
 
 

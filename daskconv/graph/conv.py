@@ -1,7 +1,7 @@
 """The three passes of a convolution over NumPy arrays: on one thread, or cut into tasks for several.
 
 ``threads=None`` computes the whole block on the calling thread (a segment's block, a Dask chunk).
-Otherwise the block is cut by shape and the cuts run on this process's pool.
+Otherwise the block is cut, by shape alone where the cut could be seen in the bits, and so many threads take the cuts.
 """
 
 from __future__ import annotations

@@ -7,16 +7,16 @@ from math import prod
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.graph.blocks import cuts_of, parts_of, run, shares_of, sum_in_order
+from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run, shares_of, sum_in_order
 from daskconv.graph.tiles import Range, Work, grain_of_sums
 from daskconv.kernels import winograd
-from daskconv.kernels.winograd_tiles import count_tiles, macs, tile_size
+from daskconv.kernels.winograd_tiles import count_points, count_tiles, tile_size
 
 # With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
 _FEW = 4
 # Transforming an element takes as long as so many operations of a product.
 _FLOPS_PER_TRANSFORM = 30
-# Filters are shared when there are fewer of them: all threads wait for the last one's.
+# Transforming an element of the filters counts for more: all threads wait for it before they multiply.
 _FLOPS_PER_FILTER = 250
 
 
@@ -35,15 +35,15 @@ def correlate(
     c, k = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
     work = _flops(correlation, len(x), c, k * groups)
     # Where filters are more than tiles, to transform them is the larger part: each thread takes some of them.
-    parts = len(shares_of(k, work // max(k, 1), threads)) if tiles < k else 1
+    parts = count_of_shares(work, threads) if tiles < k else 1
     spans = winograd.filter_spans(w, correlation, groups, parts, transposed=transposed)
     if parts > 1:
         run([(_correlate_some, x, w, bias, correlation, groups, transposed, s, out) for s in spans], threads)
         return
     for span in spans:
         filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
-        parts = len(shares_of(k, _FLOPS_PER_FILTER * filters.panels.size // max(k, 1), threads))
-        some = winograd.panel_spans(w.dtype, span, parts)
+        packers = count_of_shares(_FLOPS_PER_FILTER * filters.panels.size, threads)
+        some = winograd.panel_spans(w.dtype, span, packers)
         run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
         cuts = shares_of(tiles, work // len(spans) // max(tiles, 1), threads)
         run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
@@ -80,7 +80,7 @@ def weight_grad(
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
         (total,) = parts_of(1, w_shape, x.dtype, out)
-        spans = winograd.panel_spans(x.dtype, (0, c), len(shares_of(c, work // c, threads)))
+        spans = winograd.panel_spans(x.dtype, (0, c), count_of_shares(work, threads))
         whole = (0, tiles)
         run(
             [(winograd.weight_grad, x, dy, correlation, groups, whole, span, total) for span in spans],
@@ -98,6 +98,4 @@ def weight_grad(
 
 
 def _flops(correlation: Correlation, images: int, c: int, k: int) -> int:
-    m = tile_size(correlation)
-    points = count_tiles(correlation, m) * (m + len(correlation.rows) - 1) ** 2
-    return images * (2 * macs(correlation, c, k) + _FLOPS_PER_TRANSFORM * points * (c + k))
+    return images * count_points(correlation) * (2 * c * k + _FLOPS_PER_TRANSFORM * (c + k))

@@ -60,7 +60,7 @@ class Crew:
                 call(self.graph)
             for call in start_state:
                 call(self.graph, self._state)
-            with helped(max(min(threads, len(self.keys)), 1) - 1, self._work):
+            with helped(max(0, min(threads, len(self.keys)) - 1), self._work):
                 self._work()
             for call in finish:
                 call(self.graph, self._state, self.error is not None)

@@ -44,13 +44,13 @@ def pipelined_tiles(rows: int, work: Work) -> list[Range]:
     """
     fit = max(_PIPELINED_BYTES // work.bytes, _FEWEST_ROWS)
     shared = min(rows // max(_worth(work.flops), _FEWEST_ROWS), _PIPELINED_TILES)
-    return _split(rows, max(-(-rows // fit), shared))
+    return split(rows, max(-(-rows // fit), shared))
 
 
 def pipelined_columns(rows: int, columns: int, work: Work) -> list[Range]:
     """Cut the output channels of a tile of so many rows, where its weights are more than its lowered rows."""
     narrowest = -(-columns * _worth(work.flops) // max(rows, 1))
-    return _split(columns, min(-(-columns // max(rows, 1)), columns // narrowest))
+    return split(columns, min(-(-columns // max(rows, 1)), columns // narrowest))
 
 
 def _worth(flops: int) -> int:
@@ -64,14 +64,14 @@ def blocks(rows: int, work: Work) -> list[Range]:
     They are a power of two, as cores mostly are: with 7 blocks, one of 2 threads waits for an eighth of the time.
     """
     worth = min(max(rows * work.flops // (_BLOCK_FLOPS * work.grain), 1), _MOST_BLOCKS)
-    return _split(rows, max(1 << worth.bit_length() - 1, -(-rows * work.bytes // _BLOCK_BYTES)))
+    return split(rows, max(1 << worth.bit_length() - 1, -(-rows * work.bytes // _BLOCK_BYTES)))
 
 
-def shares(rows: int, work: Work, threads: int) -> list[Range]:
-    """Cut rows whose results are the same wherever they are cut: the same work for each thread."""
-    worth = max(rows * work.flops // _BLOCK_FLOPS, 1)
+def shares(flops: int, threads: int) -> int:
+    """Return in how many equal parts threads take so many operations whose results are the same for any cut."""
+    worth = max(flops // _BLOCK_FLOPS, 1)
     again = min(worth // (_BLOCKS_AGAIN * threads), _BLOCKS_A_THREAD)
-    return _split(rows, min(worth, threads * max(again, 1)))
+    return min(worth, threads * max(again, 1))
 
 
 def grain_of_sums(elements: int) -> int:
@@ -79,6 +79,6 @@ def grain_of_sums(elements: int) -> int:
     return 1 + elements * _FLOPS_PER_SUM // _BLOCK_FLOPS
 
 
-def _split(rows: int, parts: int) -> list[Range]:
+def split(rows: int, parts: int) -> list[Range]:
     """Cut rows into near-even ranges, none empty unless there are no rows at all."""
     return even_parts(rows, max(1, min(parts, rows)))

@@ -12,6 +12,7 @@ from daskconv.geometry import Correlation
 from daskconv.kernels.native import prefetch
 from daskconv.kernels.tile import VECTORS, tiles_of
 
+# Rows of weights that are asked for before they are copied: one from memory takes as long as copying a few.
 _ROWS_AHEAD = 4
 
 options: Any = {"nogil": True, "cache": True}

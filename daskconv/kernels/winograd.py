@@ -161,22 +161,29 @@ def _pack(w, order, transposed, copy, packed, lists, transforms, sizes, span):  
     """Transform filters from a copy in which those of a panel are neighbours: some channels of all, or a panel's."""
     (panels, stride, start), (groups, c, _) = packed, sizes
     points, size, width, some = transforms.points**2, transforms.itemsize, copy.shape[3], copy.shape[2]
-    sources, targets = lists[0], lists[1]
     for g in range(groups):
         for point in range(points):
-            targets[point] = panels.ctypes.data + size * (g * points + point) * stride
+            lists[1, point] = panels.ctypes.data + size * (g * points + point) * stride
+        if transposed:
+            for first in range(span[0], span[1], width):
+                copy_transposed_panel(w, order, sizes, g, first, copy[0])
+                _transform_panel(transforms, copy[0], lists, (first - start) * c, c)
+            continue
         for channel in range(0, c, some):
             end = min(channel + some, c)
-            if not transposed:
-                copy_panels(w, order, sizes, g, span, (channel, end), copy)
+            copy_panels(w, order, sizes, g, span, (channel, end), copy)
             for panel, first in enumerate(range(span[0], span[1], width)):
-                if transposed:
-                    copy_transposed_panel(w, order, sizes, g, first, copy[0])
-                for tap in range(len(order)):
-                    number = tap if transposed else panel * len(order) + tap
-                    sources[tap] = copy.ctypes.data + size * number * some * width
-                to = (first - start) * c + channel * width
-                transform(transforms, FILTER, sources, targets, 0, to, (end - channel) * width)
+                _transform_panel(
+                    transforms, copy[panel], lists, (first - start) * c + channel * width, end - channel
+                )
+
+
+@njit(**options)
+def _transform_panel(transforms, panel, lists, to, channels):  # type: ignore[no-untyped-def]
+    """Transform the first channels of a panel (taps, channels, width) of filters."""
+    for tap in range(len(panel)):
+        lists[0, tap] = panel[tap].ctypes.data
+    transform(transforms, FILTER, lists[0], lists[1], 0, to, channels * panel.shape[2])
 
 
 def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:

@@ -26,7 +26,7 @@ def count_tiles(correlation: Correlation, m: int) -> int:
     return -(-p // m) * -(-q // m)
 
 
-def macs(correlation: Correlation, c: int, k: int) -> int:
-    """Return the multiplications of one image, transforms not counted."""
+def count_points(correlation: Correlation) -> int:
+    """Return the points of one image's tiles: its multiplications for a channel and a filter."""
     m, r = tile_size(correlation), len(correlation.rows)
-    return count_tiles(correlation, m) * (m + r - 1) ** 2 * c * k
+    return count_tiles(correlation, m) * (m + r - 1) ** 2

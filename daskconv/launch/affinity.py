@@ -8,7 +8,7 @@ from typing import Any
 
 from daskconv.kernels.jit import importable
 
-# Threads of BLAS, numexpr and Numba in workers that Nannies start: daskconv's own pool is the parallelism.
+# Threads of BLAS, numexpr and Numba in workers that Nannies start: daskconv's own threads are the parallelism.
 ONE_THREAD_ENVIRON = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -139,8 +139,8 @@ class Program:
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
-        shapes = self._weight_shapes
-        return FlatGradients(np.empty(self.elements, self.dtype), shapes, flat_layout(shapes))
+        vector = np.empty(self.elements, self.dtype)
+        return FlatGradients(vector, self.unflatten(vector))
 
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter."""

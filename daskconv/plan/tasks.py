@@ -91,25 +91,23 @@ class FlatGradients:
     Attributes
     ----------
     vector : array (elements,)
-    shapes, layout : dict
-        The shape and the range of each parameter, by name.
+    places : dict of array
+        The view of the vector that is each parameter's, by name.
     """
 
     vector: NDArray
-    shapes: dict[str, tuple[int, ...]]
-    layout: dict[str, tuple[int, int]]
+    places: Arrays
 
     def __contains__(self, name: str) -> bool:
-        return name in self.layout
+        return name in self.places
 
     def __getitem__(self, name: str) -> NDArray:
         """Return a parameter's place in the vector."""
-        shape, (start, stop) = self.shapes[name], self.layout[name]
-        return self.vector[start:stop].reshape(shape)
+        return self.places[name]
 
     def __setitem__(self, name: str, gradient: NDArray) -> None:
         """Copy a parameter's gradient, unless it was written to its place."""
-        place = self[name]
+        place = self.places[name]
         if gradient.ctypes.data != place.ctypes.data:
             place[...] = gradient.reshape(place.shape)
 

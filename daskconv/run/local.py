@@ -63,7 +63,7 @@ class LocalTransport:
         return {"local": sorted(self._computed)}
 
     def close(self) -> None:
-        """Do nothing: the pools are the process's."""
+        """Do nothing: the threads are the process's."""
 
 
 def emit_position(position: Position, steps: int) -> None:

@@ -58,7 +58,7 @@ def open_transport(
 
 
 def worker_threads(client: Any) -> int:
-    """Return the threads of a block's pool on each worker: configured, else what the workers have."""
+    """Return the threads of each worker: configured, else what the workers have."""
     import dask
 
     threads = dask.config.get("daskconv.threads", None)

@@ -28,7 +28,7 @@ class Transport(Protocol):
         """Return the sums over a data set, by its name."""
 
     def state(self) -> TrainState:
-        """Return a copy of the state, here; after a failure, the newest good one."""
+        """Return the state, here, which no later step changes; after a failure, the newest good one."""
 
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker has computed so far."""
