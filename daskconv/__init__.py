@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daskconv.nn.layers import (
         Add,
         AvgPool2D,
+        BatchNorm,
         Concat,
         Context,
         Conv2D,
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
     from daskconv.plan.program import Program
     from daskconv.plan.tune import tune
     from daskconv.train.files import load
+    from daskconv.train.history import History
     from daskconv.train.model import Model
     from daskconv.train.normalize import Normalize
     from daskconv.train.optim import SGD, Optimizer
     from daskconv.train.schedule import ConstantRate, CosineRate, Schedule, StepRate, WarmUp
-    from daskconv.train.trainer import History, Trainer
+    from daskconv.train.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -52,6 +54,7 @@ _ROOMS = {
     "nn.layers": [
         "Add",
         "AvgPool2D",
+        "BatchNorm",
         "Concat",
         "Context",
         "Conv2D",
@@ -67,11 +70,12 @@ _ROOMS = {
     "plan.program": ["Program"],
     "plan.tune": ["tune"],
     "train.files": ["load"],
+    "train.history": ["History"],
     "train.model": ["Model"],
     "train.normalize": ["Normalize"],
     "train.optim": ["SGD", "Optimizer"],
     "train.schedule": ["ConstantRate", "CosineRate", "Schedule", "StepRate", "WarmUp"],
-    "train.trainer": ["History", "Trainer"],
+    "train.trainer": ["Trainer"],
 }
 _MODULES = {
     "datasets": "datasets",
@@ -87,6 +91,7 @@ __all__ = [
     "Accuracy",
     "Add",
     "AvgPool2D",
+    "BatchNorm",
     "Concat",
     "ConfusionMatrix",
     "Constant",

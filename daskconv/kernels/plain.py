@@ -167,3 +167,47 @@ def momentum_step(
 
 def _evaluate(expression: str, values: dict[str, Any], out: NDArray) -> None:
     numexpr.evaluate(expression, local_dict=values, global_dict={}, out=out, casting="same_kind")
+
+
+def moments(rows: NDArray, mean: NDArray, squares: NDArray) -> None:
+    """Write means, and sums of squared distances from them."""
+    mean[:] = rows.mean(0, dtype=np.float64)
+    squares[:] = np.square(rows - mean.astype(rows.dtype)).sum(0, dtype=np.float64)
+
+
+def normalize(
+    rows: NDArray,
+    mean: NDArray,
+    factor: NDArray,
+    offset: NDArray,
+    add: NDArray,
+    flags: tuple[bool, bool],
+    out: NDArray,
+) -> None:
+    """Write normalised rows, plus others and their positive part where the flags say so."""
+    names = {"rows": rows, "mean": mean, "factor": factor, "offset": offset, "out": out}
+    numexpr.evaluate("(rows - mean) * factor + offset", local_dict=names, global_dict={}, out=out)
+    if flags[0]:
+        out += add
+    if flags[1]:
+        np.maximum(out, 0, out=out)
+
+
+def normalize_grad_sums(dy: NDArray, rows: NDArray, mean: NDArray, sums: NDArray, products: NDArray) -> None:
+    """Write the sums of dy and of dy times rows that are centred."""
+    sums[:] = dy.sum(0, dtype=np.float64)
+    products[:] = np.einsum("mc,mc->c", dy, rows - mean, dtype=np.float64)
+
+
+def normalize_grad(
+    dy: NDArray,
+    rows: NDArray,
+    mean: NDArray,
+    of_dy: NDArray,
+    of_rows: NDArray,
+    rest: NDArray,
+    dx: NDArray,
+) -> None:
+    """Write the gradient by the rows."""
+    names = {"dy": dy, "rows": rows, "mean": mean, "of_dy": of_dy, "of_rows": of_rows, "rest": rest}
+    numexpr.evaluate("dy * of_dy + (rows - mean) * of_rows + rest", local_dict=names, global_dict={}, out=dx)

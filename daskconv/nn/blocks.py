@@ -23,9 +23,10 @@ def block_images(
 ) -> int:
     """Return how many images a thread takes through the network at once, by shape alone.
 
-    A pipelined network takes a shard whole: there the tiles are the parallelism.
+    A pipelined network takes a shard whole: there the tiles are the parallelism. So does one with batch
+    statistics, which are those of a shard.
     """
-    if any("pipelined" in row.values() for row in methods.values()):
+    if any("pipelined" in row.values() for row in methods.values()) or network.statistic_shapes(input_shape):
         return 1 << 30
     flops = 3 * sum(network.flops(input_shape).values())
     parameters = sum(prod(shape) for shape in network.weight_shapes(input_shape).values())

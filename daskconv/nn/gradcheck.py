@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def check_gradient(
     several = bool(input_shape) and isinstance(input_shape[0], tuple)
     x = tuple(rng.standard_normal((images, *s)) for s in (input_shape if several else (input_shape,)))
     params = {name: rng.standard_normal(shape) for name, (shape, _) in layer.weights(input_shape).items()}
+    first = {name: init.draw(rng, shape) for name, (shape, init) in layer.statistics(input_shape).items()}
+    context = replace(context, statistics=first | context.statistics)
 
     def run(x: tuple[NDArray, ...], params: Arrays) -> tuple[NDArray, Any]:
         return layer.forward(params, x if several else x[0], context)

@@ -101,6 +101,34 @@ class Network:
             for weight, (shape, _) in node.layer.weights(self.input_of(node, shapes)).items()
         }
 
+    def statistic_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return the shape of each running statistic, by its name "node.statistic"."""
+        return {name: array.shape for name, array in self.init_statistics(input_shape).items()}
+
+    def init_statistics(self, input_shape: Shape, dtype: DTypeLike = np.float32) -> Arrays:
+        """Return the running statistics before training; a Model's ``state``.
+
+        Examples
+        --------
+        >>> from daskconv import BatchNorm, Conv2D
+        >>> Sequential([Conv2D(2, 3), BatchNorm()]).init_statistics((5, 5, 1))["batchnorm1.variance"]
+        array([1., 1.], dtype=float32)
+        """
+        shapes, nothing = self.shapes(input_shape), np.random.default_rng(0)
+        return {
+            f"{node.name}.{name}": initializer.draw(nothing, shape).astype(dtype)
+            for node in self.nodes
+            for name, (shape, initializer) in node.layer.statistics(self.input_of(node, shapes)).items()
+        }
+
+    def follow(self, running: Arrays, batch: Arrays) -> Arrays:
+        """Return the running statistics after a batch with these means over its shards."""
+        layers = {node.name: node.layer for node in self.nodes}
+        return {
+            name: layers[name.rpartition(".")[0]].follow(array, batch[name])
+            for name, array in running.items()
+        }
+
     def init(self, seed: int, input_shape: Shape, dtype: DTypeLike = np.float32) -> Arrays:
         """Return initial parameters; each is drawn from its own stream (seed, position).
 
@@ -213,12 +241,14 @@ class Network:
         """Run a block of images (n, h, w, c) forward; return the output and each node's saved values."""
         values: dict[str, Any] = {INPUT: x}
         saved: dict[str, Any] = {}
-        by_node = _by_node(params)
+        by_node, running = _by_node(params), _by_node(context.statistics)
         last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         for position, node in enumerate(self.nodes):
-            here = context.at(position, methods.get(node.name, {}))
+            here = context.at(position, methods.get(node.name, {}), statistics=running.get(node.name, {}))
             x_in = self.input_of(node, values)
             values[node.name], saved[node.name] = node.layer.forward(by_node.get(node.name, {}), x_in, here)
+            for name, array in here.batch_statistics.items():
+                context.batch_statistics[f"{node.name}.{name}"] = array
             for name in node.inputs:
                 if last_reader[name] == node.name:
                     values.pop(name, None)
@@ -338,7 +368,7 @@ def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network
 
 
 def _by_node(params: Arrays) -> dict[str, Arrays]:
-    """Return each node's parameters by their short names."""
+    """Return each node's parameters, or statistics, by their short names."""
     by_node: dict[str, Arrays] = {}
     for name, array in params.items():
         node, _, weight = name.rpartition(".")

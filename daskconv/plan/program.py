@@ -125,17 +125,18 @@ class Program:
         methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
         return "\n".join([head, *map(str, [gradients, *self.exchanges, after]), *methods])
 
-    # How a shard's gradients lie in one vector.
+    # How a shard's gradients, and after them its batch statistics, lie in one vector.
 
     @cached_property
-    def _weight_shapes(self) -> dict[str, tuple[int, ...]]:
+    def _vector_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = self.network.weight_shapes(self.input_shape)
-        return {name: shapes[name] for name in self.trainable}
+        trained = {name: shapes[name] for name in self.trainable}
+        return trained | self.network.statistic_shapes(self.input_shape)
 
     @cached_property
     def elements(self) -> int:
         """Elements of the gradient vector."""
-        return sum(prod(shape) for shape in self._weight_shapes.values())
+        return sum(prod(shape) for shape in self._vector_shapes.values())
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
@@ -143,10 +144,10 @@ class Program:
         return FlatGradients(vector, self.unflatten(vector))
 
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
-        """Return views of a vector, by parameter."""
+        """Return views of a vector, by parameter and statistic."""
         return {
-            name: vector[start:stop].reshape(self._weight_shapes[name])
-            for name, (start, stop) in flat_layout(self._weight_shapes).items()
+            name: vector[start:stop].reshape(self._vector_shapes[name])
+            for name, (start, stop) in flat_layout(self._vector_shapes).items()
         }
 
     # What is summed besides gradients.

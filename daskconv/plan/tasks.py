@@ -55,17 +55,26 @@ class Position:
 
 @dataclass
 class TrainState:
-    """What a step changes: parameters, the optimiser's slots, the position, and the steps taken in all."""
+    """What a step changes: parameters, slots of the optimiser, the position, all steps, running statistics."""
 
     params: Arrays
     slots: Arrays
     position: Position = field(default_factory=Position)
     steps: int = 0
+    statistics: Arrays = field(default_factory=dict)
 
     def copy(self) -> TrainState:
         """Return a state whose arrays may be updated in place."""
-        params = {name: array.copy() for name, array in self.params.items()}
-        return replace(self, params=params, slots={name: array.copy() for name, array in self.slots.items()})
+        return replace(
+            self,
+            params=_copies(self.params),
+            slots=_copies(self.slots),
+            statistics=_copies(self.statistics),
+        )
+
+
+def _copies(arrays: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 @dataclass
@@ -75,7 +84,7 @@ class Partial:
     Attributes
     ----------
     gradient : array (elements,)
-        Gradients of all trainable parameters, in the Program's order.
+        Gradients of all trainable parameters, in the Program's order, then batch statistics times images.
     sums : array of float64
         Loss, weight, images, then the metrics' sums.
     """
@@ -119,13 +128,22 @@ def block_partial(
     if not len(indices):
         return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
     x, y, weight = data.take(indices)
-    context = Context(True, threads=threads, images=indices, seed=program.seed, epoch=epoch)
+    context = Context(
+        True,
+        threads=threads,
+        images=indices,
+        seed=program.seed,
+        epoch=epoch,
+        statistics=state.statistics,
+    )
     network, methods = program.network, program.methods
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
         loss, dscores = program.loss(scores, y, weight)
         grads = program.flat_gradients()
         network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
+        for name, statistic in context.batch_statistics.items():
+            grads[name] = statistic * len(indices)
     return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
 
 
@@ -153,9 +171,17 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         )
     target = state if in_place else state.copy()
     scale = 1 / weight if weight > 0 else 0.0
-    for name, gradient in program.unflatten(total.gradient).items():
-        program.optimizer.step(name, target.params[name], gradient, target.slots, rate, scale)
-    return replace(target, position=state.position.after(total.sums), steps=state.steps + 1)
+    sums = program.unflatten(total.gradient)
+    for name in program.trainable:
+        program.optimizer.step(name, target.params[name], sums[name], target.slots, rate, scale)
+    means = {name: sums[name] / np.dtype(program.dtype).type(total.sums[2]) for name in state.statistics}
+    statistics = program.network.follow(state.statistics, means)
+    return replace(
+        target,
+        statistics=statistics,
+        position=state.position.after(total.sums),
+        steps=state.steps + 1,
+    )
 
 
 def evaluate_block(
@@ -163,7 +189,7 @@ def evaluate_block(
 ) -> NDArray:
     """Return loss, weight, images and metrics of a block, without gradients."""
     x, y, weight = data.take(indices)
-    context = Context(False, threads=threads, images=indices, seed=program.seed)
+    context = Context(False, threads=threads, images=indices, seed=program.seed, statistics=state.statistics)
     with np.errstate(all="ignore"):
         scores, _ = program.network.forward(state.params, x, context, program.methods)
         loss = program.loss(scores, y, weight)[0]

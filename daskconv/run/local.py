@@ -21,7 +21,7 @@ class LocalTransport:
 
     def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
         self.program, self.data, self.threads = program, data, threads
-        self._state, self._shared = state, True
+        self._state, self._shared = state, False
         self._computed: set[int] = set()
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:

@@ -48,7 +48,7 @@ def select(transport: str, client: Any = None) -> tuple[str, Any]:
 def open_transport(
     name: str, client: Any, program: Program, state: TrainState, data: Mapping[str, Data], threads: int | None
 ) -> Transport:
-    """Return the transport, holding a copy of the state and the data."""
+    """Return the transport, which holds the data, and the state as its own: it may change that in place."""
     if name == "local":
         return LocalTransport(program, state, data, check_threads(threads or available_threads()))
     from daskconv.run.dask import DaskTransport

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
+from daskconv.nn.losses import Loss, mean_squared_error, takes_classes
+from daskconv.nn.network import Network
 from daskconv.train.normalize import Normalize
 
 Indices = NDArray[np.int64]
@@ -79,6 +81,32 @@ class ArrayData:
         """Return the image numbers of each step; the last batch may be short."""
         order = shuffled(len(self), self.seed, epoch, self.images.edges)
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+
+def checked_data(
+    network: Network,
+    loss: Loss,
+    x: Any,
+    y: Any,
+    name: str,
+    shape: tuple[int, ...] | None = None,
+    **options: Any,
+) -> ArrayData:
+    """Return data that a network and its loss can take; ``shape`` is that of the images it has to have."""
+    x, y = as_images(x, name), as_array(y)
+    if shape not in (None, image_shape(x)):
+        raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
+    output, targets = network.output_shape(image_shape(x)), name.replace("x", "y")
+    if takes_classes(loss, y):
+        if len(output) != 1:
+            raise InputError(
+                f"The network's output is {output} but classes need one score each: end it with Flatten() "
+                "and Dense(classes)."
+            )
+        check_classes(y, output[0], targets)
+    elif loss is mean_squared_error:
+        check_values(y, output, targets)
+    return ArrayData(x, y, name=name, **options)
 
 
 class _InMemory:

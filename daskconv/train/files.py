@@ -98,7 +98,7 @@ def load_checkpoint(path: Path_) -> Checkpoint:
     try:
         slots = _section(arrays, "slots")
         position = Position(training["epoch"], training["step"], arrays["position/sums"])
-        state = TrainState(dict(model.params), slots, position, training["steps"])
+        state = TrainState(dict(model.params), slots, position, training["steps"], dict(model.state))
         return Checkpoint(model, state, training["history"], from_plain_options(training["options"]))
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} is no complete checkpoint ({error!r}): use an earlier one.") from None
@@ -147,12 +147,14 @@ def _model_of(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} is no daskconv model ({error!r}).") from None
-    expected = network.weight_shapes(input_shape) if input_shape else {}
+    expected, arrays = {}, model.params | model.state
+    if input_shape:
+        expected = network.weight_shapes(input_shape) | network.statistic_shapes(input_shape)
     for name, shape in expected.items():
-        if name not in model.params or model.params[name].shape != shape:
-            found = model.params[name].shape if name in model.params else "nothing"
+        if name not in arrays or arrays[name].shape != shape:
+            found = arrays[name].shape if name in arrays else "nothing"
             raise DataError(f"{path}: {name} should have shape {shape} but the file holds {found}.")
-        if not np.isfinite(model.params[name]).all():
+        if not np.isfinite(arrays[name]).all():
             raise DataError(f"{path}: {name} holds values that are not finite.")
     return model
 

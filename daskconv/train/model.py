@@ -89,11 +89,13 @@ class Model:
             return np.concatenate(execute(graph, list(graph), available_threads()))
 
     def check_images(self, shape: Shape) -> None:
-        """Raise InputError unless images of this shape (h, w, c) fit the parameters."""
-        for name, expected in self.network.weight_shapes(shape).items():
-            if name not in self.params:
-                raise InputError(f"The model has no parameter {name}: it has {sorted(self.params)}.")
-            found = self.params[name].shape
+        """Raise InputError unless images of this shape (h, w, c) fit the parameters and the running statistics."""
+        arrays = self.params | self.state
+        expected_shapes = self.network.weight_shapes(shape) | self.network.statistic_shapes(shape)
+        for name, expected in expected_shapes.items():
+            if name not in arrays:
+                raise InputError(f"The model has no {name}: it has {sorted(arrays)}.")
+            found = arrays[name].shape
             if found != expected:
                 trained = f", it was trained on {tuple(self.input_shape)}" if self.input_shape else ""
                 raise InputError(
@@ -148,7 +150,7 @@ def predict_block(
     if np.issubdtype(images.dtype, np.floating):
         check_finite(images, name, start)
     x = images.astype(np.float32) if model.preprocess is None else model.preprocess(images)
-    return model.network.forward(model.params, x, Context(), plan.methods)[0]
+    return model.network.forward(model.params, x, Context(statistics=model.state), plan.methods)[0]
 
 
 def predict_chunk(images: NDArray, *, model: Model, plan: PredictPlan) -> NDArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os import PathLike
 from time import monotonic
 from typing import Any
@@ -16,7 +16,7 @@ from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
-from daskconv.nn.losses import Loss, mean_squared_error, resolve_loss, takes_classes
+from daskconv.nn.losses import Loss, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
@@ -24,8 +24,9 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
-from daskconv.train.data import ArrayData, as_array, as_images, check_classes, check_values, image_shape
+from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
+from daskconv.train.history import History
 from daskconv.train.interrupt import StopRequest, catching
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
@@ -33,22 +34,6 @@ from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
-
-
-@dataclass
-class History:
-    """The figures of each epoch.
-
-    Examples
-    --------
-    >>> History([{"epoch": 1, "loss": 0.5}])["loss"]
-    [0.5]
-    """
-
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> list[Any]:
-        return [logs[name] for logs in self.epochs]
 
 
 class Trainer:
@@ -141,15 +126,15 @@ class Trainer:
         self.position = Position()
         self.shard_owners: dict[str, list[int]] = {}
         self._state: TrainState | None = None
+        self._shown = False  # whether someone else has the model's arrays
         self._stop = StopRequest()
         self._options: dict[str, Any] = {}
 
     @property
     def model(self) -> Model:
         """The network with its current parameters."""
-        if self._model is None:
-            raise InputError("There is no model yet: call fit() first.")
-        return self._model
+        self._shown = True
+        return self._require_model()
 
     def program(self, input_shape: tuple[int, int, int], batch_size: int) -> Program:
         """Return the Program of one training step.
@@ -213,7 +198,7 @@ class Trainer:
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)
-        train = self._data(x, y, "x", sample_weight, batch_size)
+        train = self._data(x, y, "x", weight=sample_weight, batch_size=batch_size)
         data = {"train": train}
         if validation_data is not None:
             if len(validation_data) != 2:
@@ -226,7 +211,7 @@ class Trainer:
         name, client = select(self.transport, self.client)
         self._begin(program, x)
         for item in data.values():
-            item.normalize = self.model.preprocess
+            item.normalize = self._require_model().preprocess
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
         with shown, events.listening(shown.step), catching(self._stop):
@@ -252,12 +237,13 @@ class Trainer:
         x : array (n, h, w, c)
         y : array (n,)
         """
-        model = self.model
+        model = self._require_model()
         data = {"evaluate": self._data(x, y, "x", shape=model.input_shape or None)}
         data["evaluate"].normalize = model.preprocess
         program = self.program(data["evaluate"].shape, self.batch_size or len(data["evaluate"]))
         name, client = select(self.transport, self.client)
-        transport = open_transport(name, client, program, TrainState(model.params, {}), data, self.threads)
+        state = TrainState(model.params, {}, statistics=model.state)
+        transport = open_transport(name, client, program, state, data, self.threads)
         try:
             return program.results(transport.evaluate("evaluate"))
         finally:
@@ -265,7 +251,7 @@ class Trainer:
 
     def predict(self, x: Any) -> Any:
         """Return the network's output; a lazy Dask array when ``x`` is one, else NumPy."""
-        return self.model.predict(x)
+        return self._require_model().predict(x)
 
     @property
     def batch_size(self) -> int | None:
@@ -279,7 +265,7 @@ class Trainer:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model and all that training needs to go on to the same bits; :func:`daskconv.load` reads it too."""
         state = self._require_state()
-        write_checkpoint(path, Checkpoint(self.model, state, self.history.epochs, self._options))
+        write_checkpoint(path, Checkpoint(self._require_model(), state, self.history.epochs, self._options))
 
     def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
         """Go on from a file that :meth:`save` wrote; the next ``fit`` has to have the same options and data.
@@ -295,7 +281,7 @@ class Trainer:
                 f"The checkpoint holds {checkpoint.model.network.name} with other layers than "
                 f"{self.network.name}: give the network it was trained with."
             )
-        self._model, self._state = checkpoint.model, checkpoint.state
+        self._model, self._state, self._shown = checkpoint.model, checkpoint.state, True
         self.preprocess, self.class_names = checkpoint.model.preprocess, checkpoint.model.class_names
         self.position, self._options = checkpoint.state.position, checkpoint.options
         self.history = History(list(checkpoint.history))
@@ -317,41 +303,29 @@ class Trainer:
         return self.program(shape, batch_size)
 
     def _begin(self, program: Program, x: Any) -> None:
-        """Fit the normalisation and make the first state, unless training goes on."""
+        """Fit the normalisation and make the first state, unless training goes on.
+
+        The state's arrays are nobody else's, so that a transport may change them.
+        """
         if self._state is not None:
+            self._own(self._state.copy() if self._shown else self._state)
             return
-        start = self._model
         fitted = Normalize.of(self.preprocess, x)
-        params = start.params if start else self.network.init(self.seed, program.input_shape)
-        params = {name: array.copy() for name, array in params.items()}
+        if self._model is None:
+            params = self.network.init(self.seed, program.input_shape)
+            statistics = self.network.init_statistics(program.input_shape)
+        else:
+            start = TrainState(self._model.params, {}, statistics=self._model.state).copy()
+            params, statistics = start.params, start.statistics
         trained = {name: params[name] for name in program.trainable}
-        self._model = Model(self.network, params, {}, fitted, self.class_names, program.input_shape)
-        self._state = TrainState(params, self.optimizer.init(trained))
+        self._model = Model(self.network, params, statistics, fitted, self.class_names, program.input_shape)
+        self._state = TrainState(params, self.optimizer.init(trained), statistics=statistics)
 
     def _data(
-        self,
-        x: Any,
-        y: Any,
-        name: str,
-        sample_weight: Any = None,
-        batch_size: int = 1,
-        shape: tuple[int, ...] | None = None,
+        self, x: Any, y: Any, name: str, shape: tuple[int, ...] | None = None, **options: Any
     ) -> ArrayData:
-        """Return checked data; ``shape`` is that of the images it has to have."""
-        x, y = as_images(x, name), as_array(y)
-        if shape not in (None, image_shape(x)):
-            raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
-        output, targets = self.network.output_shape(image_shape(x)), name.replace("x", "y")
-        if takes_classes(self.loss, y):
-            if len(output) != 1:
-                raise InputError(
-                    f"The network's output is {output} but classes need one score each: end it with Flatten() "
-                    "and Dense(classes)."
-                )
-            check_classes(y, output[0], targets)
-        elif self.loss is mean_squared_error:
-            check_values(y, output, targets)
-        return ArrayData(x, y, sample_weight, batch_size=batch_size, seed=self.seed, name=name)
+        """Return data that this trainer's network and loss can take."""
+        return checked_data(self.network, self.loss, x, y, name, shape, seed=self.seed, **options)
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
@@ -429,13 +403,28 @@ class Trainer:
             transport.close()
 
     def _keep(self, state: TrainState, steps: int) -> None:
-        """Make the state, and the position that belongs to it, the trainer's own."""
+        """Keep the state; after an epoch's last step the next one begins."""
         if state.position.step == steps:
             state = replace(state, position=Position(state.position.epoch + 1))
-        self._state, self.position, model = state, state.position, self.model
+        self._own(state)
+
+    def _own(self, state: TrainState) -> None:
+        """Make the state, and the position that belongs to it, the trainer's own."""
+        self._state, self.position, model = state, state.position, self._require_model()
+        self._shown = False
         self._model = Model(
-            self.network, state.params, {}, model.preprocess, self.class_names, model.input_shape
+            self.network,
+            state.params,
+            state.statistics,
+            model.preprocess,
+            self.class_names,
+            model.input_shape,
         )
+
+    def _require_model(self) -> Model:
+        if self._model is None:
+            raise InputError("There is no model yet: call fit() first.")
+        return self._model
 
     def _require_state(self) -> TrainState:
         if self._state is None:

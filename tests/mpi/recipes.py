@@ -1,15 +1,16 @@
-"""The training that all transports repeat in these tests: dropout, four shards, a short last batch."""
+"""The training that all transports repeat in these tests: batch norm, dropout, four shards, a short last batch."""
 
 import hashlib
 
 import daskconv
-from daskconv import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU, Sequential
+from daskconv import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU, Sequential
 
 
 def network():
     return Sequential(
         [
             Conv2D(8, 3, padding="same"),
+            BatchNorm(),
             MaxPool2D(2),
             ReLU(),
             Flatten(),
@@ -32,5 +33,5 @@ def trainer(**options):
 
 
 def digest(trained):
-    params = trained.model.params
+    params = trained.model.params | trained.model.state
     return hashlib.sha256(b"".join(params[name].tobytes() for name in sorted(params))).hexdigest()

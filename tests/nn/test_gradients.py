@@ -11,6 +11,7 @@ import daskconv
 from daskconv import (
     Add,
     AvgPool2D,
+    BatchNorm,
     Concat,
     Context,
     Conv2D,
@@ -40,6 +41,9 @@ LAYERS = [
     (Dropout(0.3), (4, 5, 2)),
     (Dropout(0.0), (9,)),
     (Flatten(), (3, 4, 2)),
+    (BatchNorm(), (3, 4, 2)),
+    (BatchNorm(scale=False, epsilon=0.1), (5,)),
+    (BatchNorm(offset=False), (1, 1, 3)),
     (Add(), ((3, 4, 2), (3, 4, 2))),
     (Add(), ((5,), (5,), (5,))),
     (Concat(), ((3, 4, 2), (3, 4, 1), (3, 4, 5))),
@@ -59,6 +63,11 @@ LAYERS = [
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: str(value)[:50])
 def test_backward_is_the_derivative_of_forward(layer, shape):
     assert check_gradient(layer, shape, images=3) < 1e-7
+
+
+def test_batch_norm_outside_of_training_is_differentiated_too():
+    running = {"mean": np.array([0.5, -1.0]), "variance": np.array([2.0, 0.3])}
+    assert check_gradient(BatchNorm(), (3, 4, 2), context=Context(statistics=running)) < 1e-7
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -36,6 +36,10 @@ class Context:
         False where nobody reads that gradient; ``backward`` may leave it out.
     grads : mapping
         Where ``backward`` may write the gradient of a weight, by the weight's name, before it returns it.
+    statistics : dict of array
+        The layer's running statistics; of the whole network, by "layer.name", where a pass begins.
+    batch_statistics : dict of array
+        Where ``forward`` puts those of the images at hand while training.
     """
 
     training: bool = False
@@ -48,6 +52,8 @@ class Context:
     needs_input_grad: bool = True
     needs_weight_grad: bool = True
     grads: Mapping[str, NDArray] = field(default_factory=dict)
+    statistics: Arrays = field(default_factory=dict)
+    batch_statistics: Arrays = field(default_factory=dict)
 
     def at(self, layer: int, methods: Mapping[str, str], **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
@@ -95,6 +101,14 @@ class Layer:
     def weights(self, shape: Any) -> Mapping[str, tuple[Shape, Initializer]]:
         """Return the shape and the initialiser of each weight; none here."""
         return {}
+
+    def statistics(self, shape: Any) -> Mapping[str, tuple[Shape, Initializer]]:
+        """Return the shape and the first value of each running statistic; none here."""
+        return {}
+
+    def follow(self, running: NDArray, batch: NDArray) -> NDArray:
+        """Return a running statistic after a batch with this mean over its shards."""
+        raise NotImplementedError
 
     def flops(self, shape: Any) -> int:
         """Return the operations of one image's forward pass; 0 where memory is what counts."""
