@@ -19,6 +19,7 @@ from daskconv.graph.blocks import cuts_of, parts_of, run, shares_of, sum_in_orde
 from daskconv.graph.threads import execute
 from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
 from daskconv.kernels import direct, fft, lowering
+from daskconv.kernels.epilogue import NOTHING, Epilogue, finish
 from daskconv.kernels.jit import importable
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
@@ -30,6 +31,8 @@ Shape = tuple[int, ...]
 
 # A product of BLAS packs its operands anew for each block.
 _LOWERED = 2
+# Memory moves one element of a result in the time of so many operations.
+_FLOPS_PER_ELEMENT = 100
 # Two partial sums let two products of a weight gradient run at once; more would cost memory.
 _LANES = 2
 
@@ -41,26 +44,41 @@ def forward(
     window: Window,
     method: str,
     threads: int | None = None,
+    *,
+    add: NDArray | None = None,
+    relu: bool = False,
 ) -> NDArray:
-    """Return the convolution (n, p, q, k) of ``x`` (n, h, w, c) with ``w`` (r, s, c / groups, k)."""
-    x, w, bias = _one_dtype(x, w, bias)
+    """Return the convolution (n, p, q, k) of ``x`` (n, h, w, c) with ``w`` (r, s, c / groups, k).
+
+    Another array of the result's shape is added, and then negative values become 0, where that is asked for.
+    """
+    x, w, bias, add = _one_dtype(x, w, bias, add)
+    epilogue = Epilogue(add, relu)
     n, h, width, _ = x.shape
     out = np.empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
     if method == "direct":
         _over_images(direct.forward, n, threads, window, [x], [w, bias], out, _flops(window, out, w))
-        return out
+        return _finished(out, epilogue, threads)
     correlation = forward_correlation(window, h, width)
     if method == "implicit":
-        _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads)
+        _correlate_implicitly([correlation], x, w, bias, window.groups, False, out, threads, epilogue)
         return out
     if method == "winograd":
-        conv_winograd.correlate(correlation, x, w, bias, window.groups, False, out, threads)
+        conv_winograd.correlate(correlation, x, w, bias, window.groups, False, out, threads, epilogue)
         return out
     if method == "fft":
         _correlate_by_fft([correlation], x, w, bias, window.groups, False, out, threads)
-        return out
+        return _finished(out, epilogue, threads)
     matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
     _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
+    return _finished(out, epilogue, threads)
+
+
+def _finished(out: NDArray, epilogue: Epilogue, threads: int | None) -> NDArray:
+    """Return the result after its epilogue, for methods that know of none."""
+    if any(epilogue.flags):
+        cuts = shares_of(len(out), _FLOPS_PER_ELEMENT * out[:1].size, threads)
+        run([(finish, out[i:j], epilogue.part(i, j)) for i, j in cuts], threads)
     return out
 
 
@@ -167,6 +185,7 @@ def _correlate_implicitly(
     transposed: bool,
     out: NDArray,
     threads: int | None,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
     """Compute each correlation over ``x`` into its pixels of ``out``, without lowering."""
     calls: list[tuple] = []
@@ -174,13 +193,13 @@ def _correlate_implicitly(
         if depthwise.fits(w.shape, groups):
             row = 2 * correlation.size[1] * w.size
             for cut in shares_of(len(x) * correlation.size[0], row, threads):
-                calls.append((depthwise.correlate, x, w, bias, correlation, cut, out))
+                calls.append((depthwise.correlate, x, w, bias, correlation, cut, out, epilogue))
             continue
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
         lines = implicit.count_lines(correlation, len(x))
         pixels = len(x) * prod(correlation.size) // max(lines, 1)
         for cut in shares_of(lines, 2 * pixels * packed.macs, threads):
-            calls.append((implicit.correlate, x, packed, bias, correlation, cut, out))
+            calls.append((implicit.correlate, x, packed, bias, correlation, cut, out, epilogue))
     run(calls, threads)
 
 

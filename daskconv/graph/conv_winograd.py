@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from daskconv.geometry import Correlation
 from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run, shares_of, sum_in_order
 from daskconv.graph.tiles import Range, Work, grain_of_sums
-from daskconv.kernels import winograd
+from daskconv.kernels import winograd, winograd_grad
+from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.winograd_tiles import count_points, count_tiles, tile_size
 
 # With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
@@ -29,6 +30,7 @@ def correlate(
     transposed: bool,
     out: NDArray,
     threads: int | None,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
     """Compute a correlation over ``x`` into ``out``."""
     tiles = len(x) * count_tiles(correlation, tile_size(correlation))
@@ -38,7 +40,11 @@ def correlate(
     parts = count_of_shares(work, threads) if tiles < k else 1
     spans = winograd.filter_spans(w, correlation, groups, parts, transposed=transposed)
     if parts > 1:
-        run([(_correlate_some, x, w, bias, correlation, groups, transposed, s, out) for s in spans], threads)
+        calls = [
+            (_correlate_some, x, w, bias, correlation, groups, transposed, span, out, epilogue)
+            for span in spans
+        ]
+        run(calls, threads)
         return
     for span in spans:
         filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
@@ -46,7 +52,9 @@ def correlate(
         some = winograd.panel_spans(w.dtype, span, packers)
         run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
         cuts = shares_of(tiles, work // len(spans) // max(tiles, 1), threads)
-        run([(winograd.correlate, x, filters, bias, correlation, cut, out) for cut in cuts], threads)
+        run(
+            [(winograd.correlate, x, filters, bias, correlation, cut, out, epilogue) for cut in cuts], threads
+        )
 
 
 def _correlate_some(
@@ -58,11 +66,12 @@ def _correlate_some(
     transposed: bool,
     span: Range,
     out: NDArray,
+    epilogue: Epilogue,
 ) -> None:
     """Compute all tiles of some filters."""
     filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
     tiles = len(x) * count_tiles(correlation, filters.m)
-    winograd.correlate(x, filters, bias, correlation, (0, tiles), out)
+    winograd.correlate(x, filters, bias, correlation, (0, tiles), out, epilogue)
 
 
 def weight_grad(
@@ -83,7 +92,7 @@ def weight_grad(
         spans = winograd.panel_spans(x.dtype, (0, c), count_of_shares(work, threads))
         whole = (0, tiles)
         run(
-            [(winograd.weight_grad, x, dy, correlation, groups, whole, span, total) for span in spans],
+            [(winograd_grad.weight_grad, x, dy, correlation, groups, whole, span, total) for span in spans],
             threads,
         )
         return total
@@ -91,7 +100,7 @@ def weight_grad(
     parts = parts_of(len(cuts), w_shape, x.dtype, out)
     calls = zip(cuts, parts, strict=True)
     run(
-        [(winograd.weight_grad, x, dy, correlation, groups, cut, (0, c), part) for cut, part in calls],
+        [(winograd_grad.weight_grad, x, dy, correlation, groups, cut, (0, c), part) for cut, part in calls],
         threads,
     )
     return sum_in_order(parts)

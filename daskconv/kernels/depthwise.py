@@ -7,6 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.epilogue import NOTHING, Epilogue, finish_run
 from daskconv.kernels.implicit_walk import valid, walk_of
 from daskconv.kernels.panels import options, tap_order
 
@@ -17,7 +18,13 @@ def fits(w_shape: tuple[int, ...], groups: int) -> bool:
 
 
 def correlate(
-    x: NDArray, w: NDArray, bias: NDArray | None, correlation: Correlation, lines: Pair, out: NDArray
+    x: NDArray,
+    w: NDArray,
+    bias: NDArray | None,
+    correlation: Correlation,
+    lines: Pair,
+    out: NDArray,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
     """Write a range of output rows, counted over all images, of a correlation of ``x`` (n, h, w, c) into ``out``.
 
@@ -26,13 +33,16 @@ def correlate(
     c = x.shape[3]
     taps = np.ascontiguousarray(w.reshape(-1, c)[tap_order(correlation, w.shape[1])])
     start = np.zeros(c, x.dtype) if bias is None else bias
-    _correlate(
-        x.reshape(-1, c), taps, start, out.reshape(-1, c), walk_of(correlation, x.shape, out.shape), lines
+    walk, after = (
+        walk_of(correlation, x.shape, out.shape),
+        (epilogue.flat(out).reshape(-1, c), epilogue.flags),
     )
+    _correlate(x.reshape(-1, c), taps, start, out.reshape(-1, c), walk, lines, after)
 
 
 @njit(**options)
-def _correlate(x, taps, start, out, walk, lines):  # type: ignore[no-untyped-def]
+def _correlate(x, taps, start, out, walk, lines, epilogue):  # type: ignore[no-untyped-def]
+    add, flags = epilogue
     (p, q), (_, h, w, _), (_, whole_rows, whole_cols, _) = walk.size, walk.image, walk.whole
     for line in range(lines[0], lines[1]):
         n, i = line // p, line % p
@@ -50,6 +60,8 @@ def _correlate(x, taps, start, out, walk, lines):  # type: ignore[no-untyped-def
                     tap = taps[r * walk.cols.number + s]
                     for c in range(len(to)):
                         to[c] += pixel[c] * tap[c]
+            if flags[0] or flags[1]:
+                finish_run(to, 0, add[line * q + j], 0, flags, len(to))
 
 
 def weight_grad(x: NDArray, dy: NDArray, correlation: Correlation, lines: Pair, out: NDArray) -> None:

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.implicit_walk import correlate_lines, walk_of
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
@@ -94,12 +95,18 @@ def count_lines(correlation: Correlation, images: int) -> int:
 
 
 def correlate(
-    x: NDArray, packed: Packed, bias: NDArray | None, correlation: Correlation, lines: Range, out: NDArray
+    x: NDArray,
+    packed: Packed,
+    bias: NDArray | None,
+    correlation: Correlation,
+    lines: Range,
+    out: NDArray,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
     """Write a range of lines of a correlation of ``x`` (n, h, w, c), C-contiguous, into ``out``.
 
     ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
-    which of its pixels are written.
+    which of its pixels are written. An epilogue needs all of them to be.
     """
     tiles, width = tiles_of(x.dtype), width_of(x.dtype)
     start = scratch("start", (packed.groups, -(-packed.filters // width) * width), x.dtype)
@@ -112,7 +119,9 @@ def correlate(
     across = by_image(correlation, len(x))
     if not across:
         work = even_lines(x, correlation, out, lines, _LINE_TILES * tiles.double)
+    add = epilogue.flat(out)
     for images, part, whole, span in work:
+        offset = (whole.ctypes.data - out.ctypes.data) // out.itemsize
         correlate_lines(
             images.ctypes.data,
             packed.panels,
@@ -126,6 +135,7 @@ def correlate(
             _MANY_IMAGES if across else max(1, _IMAGE_BYTES // image_row),
             span,
             across,
+            (add[offset:], epilogue.flags),
         )
 
 

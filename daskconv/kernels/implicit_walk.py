@@ -7,6 +7,7 @@ from typing import NamedTuple
 from numba import njit
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.epilogue import finish_run
 from daskconv.kernels.panels import options
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of
 
@@ -64,7 +65,7 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 
 @njit(**options)
-def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, most, lines, across):  # type: ignore[no-untyped-def]
+def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, most, lines, across, epilogue):  # type: ignore[no-untyped-def]
     """Write some lines, or with ``across`` some pixels of all images: ``most`` lines or images at a time, by panels."""
     groups, cg, kg = channels
     width = VECTORS * tiles.lanes
@@ -95,6 +96,22 @@ def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, mos
                     else:
                         for row in range(block, end):
                             _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row)
+        add, flags = epilogue
+        if flags[0] or flags[1]:
+            _finish(out, add, flags, walk, (block, end), lines, across)
+
+
+@njit(**options)
+def _finish(out, add, flags, walk, block, lines, across):  # type: ignore[no-untyped-def]
+    """Apply an epilogue to a block: lines of pixels, or some pixels of its images."""
+    (p, q), k = walk.size, walk.whole[3]
+    if not across:
+        for line in range(block[0], block[1]):
+            finish_run(out, line * q * k, add, line * q * k, flags, q * k)
+        return
+    for image in range(block[0], block[1]):
+        at = (image * p * q + lines[0]) * k
+        finish_run(out, at, add, at, flags, (lines[1] - lines[0]) * k)
 
 
 @njit(**options)

@@ -69,17 +69,17 @@ def normalize(
 @njit(otherwise=plain.normalize, **_options)
 def _normalize(rows, mean, factor, offset, add, flags, out):  # type: ignore[no-untyped-def]
     adds, relu = flags
-    channels = np.uint64(rows.shape[1])
+    channels, zero = np.uint64(rows.shape[1]), rows.dtype.type(0)
     for m in range(len(rows)):
         if adds and relu:
             for c in range(channels):
-                out[m, c] = max((rows[m, c] - mean[c]) * factor[c] + offset[c] + add[m, c], 0)
+                out[m, c] = max((rows[m, c] - mean[c]) * factor[c] + offset[c] + add[m, c], zero)
         elif adds:
             for c in range(channels):
                 out[m, c] = (rows[m, c] - mean[c]) * factor[c] + offset[c] + add[m, c]
         elif relu:
             for c in range(channels):
-                out[m, c] = max((rows[m, c] - mean[c]) * factor[c] + offset[c], 0)
+                out[m, c] = max((rows[m, c] - mean[c]) * factor[c] + offset[c], zero)
         else:
             for c in range(channels):
                 out[m, c] = (rows[m, c] - mean[c]) * factor[c] + offset[c]

@@ -187,10 +187,7 @@ def normalize(
     """Write normalised rows, plus others and their positive part where the flags say so."""
     names = {"rows": rows, "mean": mean, "factor": factor, "offset": offset, "out": out}
     numexpr.evaluate("(rows - mean) * factor + offset", local_dict=names, global_dict={}, out=out)
-    if flags[0]:
-        out += add
-    if flags[1]:
-        np.maximum(out, 0, out=out)
+    finish(out, add, flags)
 
 
 def normalize_grad_sums(dy: NDArray, rows: NDArray, mean: NDArray, sums: NDArray, products: NDArray) -> None:
@@ -211,3 +208,11 @@ def normalize_grad(
     """Write the gradient by the rows."""
     names = {"dy": dy, "rows": rows, "mean": mean, "of_dy": of_dy, "of_rows": of_rows, "rest": rest}
     numexpr.evaluate("dy * of_dy + (rows - mean) * of_rows + rest", local_dict=names, global_dict={}, out=dx)
+
+
+def finish(out: NDArray, add: NDArray, flags: tuple[bool, bool]) -> None:
+    """Add an array, and keep the positive part, where the flags say so."""
+    if flags[0]:
+        out += add
+    if flags[1]:
+        np.maximum(out, 0, out=out)

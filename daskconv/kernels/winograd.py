@@ -18,15 +18,14 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.epilogue import NOTHING, Epilogue, finish_run
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import (
     FILTER,
-    FILTER_GRAD,
     INPUT,
     OUTPUT,
-    OUTPUT_GRAD,
     Transforms,
     transform,
     transforms_of,
@@ -41,8 +40,6 @@ _MOST_TILES, _FEWEST_TILES = 256, 24
 _FILTER_BYTES = 12 << 20
 # Filters that wait in L2 to be transformed, read in the order of the weights.
 _COPY_BYTES = 256 << 10
-# Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
-_SUMS_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def unpacked(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, t
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
     width = width_of(w.dtype)
     count = -(-(span[1] - span[0]) // width)
-    stride = _odd_lines(count * c * width, transforms.itemsize)
+    stride = odd_lines(count * c * width, transforms.itemsize)
     panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
     return Filters(panels, stride, groups, c, span[1] - span[0], span[0], k, transforms.m, r)
 
@@ -140,17 +137,17 @@ def pack_some(filters: Filters, w: NDArray, correlation: Correlation, span: Pair
     panels = 1 if transposed else -(-(span[1] - span[0]) // width)
     some = c if transposed else min(c, max(_COPY_BYTES // (r * r * panels * width * w.itemsize), 1))
     copy = scratch("copy", (panels, r * r, some, width), w.dtype)
-    order, lists = tap_order(correlation, r), _lists(transforms)
+    order, lists = tap_order(correlation, r), address_lists(transforms)
     packed, sizes = (filters.panels, filters.stride, filters.first), (groups, c, filters.whole)
     _pack(w.reshape(-1), order, transposed, copy, packed, lists, transforms, sizes, span)
 
 
-def _lists(transforms: Transforms) -> NDArray[np.int64]:
+def address_lists(transforms: Transforms) -> NDArray[np.int64]:
     """Return room for the addresses that transforms read and write: four lists of a tile's points."""
     return scratch("addresses", (4, transforms.points**2), np.int64)
 
 
-def _odd_lines(elements: int, itemsize: int) -> int:
+def odd_lines(elements: int, itemsize: int) -> int:
     """Return at least so many elements that make an odd number of cache lines: points never share a set."""
     line = 64 // itemsize
     return (-(-elements // line) | 1) * line
@@ -186,12 +183,13 @@ def _transform_panel(transforms, panel, lists, to, channels):  # type: ignore[no
     transform(transforms, FILTER, lists[0], lists[1], 0, to, channels * panel.shape[2])
 
 
-def _map_of(correlation: Correlation, image: Pair, m: int) -> Map:
+def map_of(correlation: Correlation, image: Pair, m: int) -> Map:
+    """Return where a correlation's tiles of m x m outputs lie."""
     p, q = correlation.size
     return Map((p, q), (-(-p // m), -(-q // m)), (correlation.rows[0], correlation.cols[0]), image)
 
 
-def _block(points: int, elements: int, itemsize: int) -> int:
+def block_of(points: int, elements: int, itemsize: int) -> int:
     """Return the tiles of a block whose tiles have so many channels, all in all."""
     fit = _BLOCK_BYTES // (points * elements * itemsize)
     return min(max(fit, _FEWEST_TILES), _MOST_TILES)
@@ -204,15 +202,16 @@ def correlate(
     correlation: Correlation,
     tiles: Pair,
     out: NDArray,
+    epilogue: Epilogue = NOTHING,
 ) -> None:
     """Write a range of tiles, counted over all images, of a correlation of ``x`` (n, h, w, c) into ``out``."""
     transforms = transforms_of(filters.m, filters.r, x.dtype)
     micro, points = tiles_of(x.dtype), transforms.points**2
     width = VECTORS * transforms.lanes
     padded = -(-filters.filters // width) * width
-    block = min(_block(points, filters.channels + padded, x.itemsize), max(tiles[1] - tiles[0], 1))
-    reads = Buffers(block, _odd_lines(block * filters.channels, x.itemsize), filters.channels)
-    writes = Buffers(block, _odd_lines(block * padded, x.itemsize), padded)
+    block = min(block_of(points, filters.channels + padded, x.itemsize), max(tiles[1] - tiles[0], 1))
+    reads = Buffers(block, odd_lines(block * filters.channels, x.itemsize), filters.channels)
+    writes = Buffers(block, odd_lines(block * padded, x.itemsize), padded)
     start = scratch("start", (2, filters.groups, padded), x.dtype)
     start[:] = 0
     if bias is not None:
@@ -229,16 +228,17 @@ def correlate(
         scratch("reads", (points * reads.points,), x.dtype),
         scratch("writes", (points * writes.points,), x.dtype),
         out.reshape(-1),
-        _lists(transforms),
+        address_lists(transforms),
     )
-    where = _map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
+    where = map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
     channels = (filters.groups, filters.channels, filters.filters, filters.stride)
     place = (filters.first, filters.whole)
-    _correlate(arrays, where, (reads, writes), transforms, micro, channels, place, tiles)
+    after = (epilogue.flat(out), epilogue.flags)
+    _correlate(arrays, where, (reads, writes), transforms, micro, channels, place, tiles, after)
 
 
 @njit(**options)
-def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles):  # type: ignore[no-untyped-def]
+def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles, epilogue):  # type: ignore[no-untyped-def]
     x, _, _, zeros, spare, v, y, out, lists = arrays
     reads, writes = buffers
     groups, cg, kg, _ = channels
@@ -251,25 +251,35 @@ def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles
         count = min(reads.block, tiles[1] - first)
         for g in range(groups):
             for t in range(count):
-                top, left, image = _locate(where, first + t, transforms.m)
+                top, left, image = locate(where, first + t, transforms.m)
                 origin = (top + where.first[0], left + where.first[1])
                 base = x.ctypes.data + size * g * cg
-                _list_pixels(
-                    pixels, base, image, origin, where.image, groups * cg, a, zeros.ctypes.data, size
-                )
+                list_pixels(pixels, base, image, origin, where.image, groups * cg, a, zeros.ctypes.data, size)
                 transform(transforms, INPUT, pixels, transformed, 0, t * cg, cg)
             for point in range(a * a):
                 _multiply(arrays, point, g, buffers, transforms, micro, channels, count)
             for t in range(count):
-                top, left, image = _locate(where, first + t, transforms.m)
+                top, left, image = locate(where, first + t, transforms.m)
                 base, k = out.ctypes.data + size * (g * place[1] + place[0]), groups * place[1]
                 nowhere = spare.ctypes.data
-                _list_pixels(results, base, image, (top, left), where.size, k, transforms.m, nowhere, size)
+                list_pixels(results, base, image, (top, left), where.size, k, transforms.m, nowhere, size)
                 transform(transforms, OUTPUT, products, results, t * writes.panel, 0, kg)
+                if epilogue[1][0] or epilogue[1][1]:
+                    _finish(out, results, transforms.m, nowhere, kg, size, epilogue)
 
 
 @njit(**options)
-def _locate(where, tile, m):  # type: ignore[no-untyped-def]
+def _finish(out, results, m, nowhere, length, size, epilogue):  # type: ignore[no-untyped-def]
+    """Apply an epilogue to a tile's pixels, which are in L1 still."""
+    add, flags = epilogue
+    for pixel in range(m * m):
+        if results[pixel] != nowhere:
+            at = (results[pixel] - out.ctypes.data) // size
+            finish_run(out, at, add, at, flags, length)
+
+
+@njit(**options)
+def locate(where, tile, m):  # type: ignore[no-untyped-def]
     """Return a tile's first output row and column, and its image."""
     across = where.tiles[0] * where.tiles[1]
     image, place = tile // across, tile % across
@@ -277,7 +287,7 @@ def _locate(where, tile, m):  # type: ignore[no-untyped-def]
 
 
 @njit(**options)
-def _list_pixels(places, base, image, origin, shape, channels, length, outside, size):  # type: ignore[no-untyped-def]
+def list_pixels(places, base, image, origin, shape, channels, length, outside, size):  # type: ignore[no-untyped-def]
     """List the addresses of a square of pixels; those that are not in the image are at ``outside``."""
     h, w = shape
     for i in range(length):
@@ -314,131 +324,3 @@ def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  #
             if number > 0:
                 add_tile(micro, shape, addresses, (cg, padded), counts, (0, 0, 1), (0, 0, width), 0)
             t += rows * number
-
-
-def weight_grad(
-    x: NDArray,
-    dy: NDArray,
-    correlation: Correlation,
-    groups: int,
-    tiles: Pair,
-    span: Pair,
-    out: NDArray,
-) -> None:
-    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images.
-
-    ``span`` are the input channels of each group whose weights it is done for.
-    """
-    if tiles[0] == tiles[1]:
-        out[:, :, span[0] : span[1]] = 0
-        return
-    m, r = tile_size(correlation), len(correlation.rows)
-    transforms, micro = transforms_of(m, r, x.dtype), tiles_of(x.dtype)
-    points, width = transforms.points**2, VECTORS * micro.lanes
-    cg, kg = x.shape[3] // groups, dy.shape[3] // groups
-    filters = -(-kg // width) * width
-    part = max(_SUMS_BYTES // (points * filters * x.itemsize) // width, 1) * width
-    channels = min(-(-(span[1] - span[0]) // width) * width, part)
-    block = min(_block(points, channels + filters, x.itemsize), max(tiles[1] - tiles[0], 1))
-    reads, gradients = (
-        Buffers(block, _odd_lines(block * length, x.itemsize), block * width)
-        for length in (channels, filters)
-    )
-    sums = _odd_lines(channels * filters, x.itemsize)
-    zeros = scratch("zeros", (max(cg, kg, width),), x.dtype)
-    zeros[:] = 0
-    if kg < filters:
-        scratch("writes", (points * gradients.points,), x.dtype)[:] = 0
-    arrays = (
-        x.reshape(-1),
-        dy.reshape(-1),
-        zeros,
-        scratch("reads", (points * reads.points,), x.dtype),
-        scratch("writes", (points * gradients.points,), x.dtype),
-        scratch("sums", (points * sums,), x.dtype),
-        out.reshape(-1),
-        _lists(transforms),
-    )
-    where = _map_of(correlation, (x.shape[1], x.shape[2]), m)
-    for first in range(span[0], span[1], channels):
-        some = (first, min(first + channels, span[1]))
-        sizes = (groups, cg, kg, sums, filters)
-        _weight_grad(arrays, where, (reads, gradients), transforms, micro, sizes, some, tiles)
-
-
-@njit(**options)
-def _weight_grad(arrays, where, buffers, transforms, micro, channels, part, tiles):  # type: ignore[no-untyped-def]
-    x, dy, zeros, v, u, s, out, lists = arrays
-    reads, gradients = buffers
-    groups, cg, kg, _, _ = channels
-    a, m, size = transforms.points, transforms.m, transforms.itemsize
-    pixels, transformed, outputs, factors = lists[0], lists[1], lists[2], lists[3]
-    for point in range(a * a):
-        transformed[point] = v.ctypes.data + size * point * reads.points
-        factors[point] = u.ctypes.data + size * point * gradients.points
-    nothing = zeros.ctypes.data
-    for g in range(groups):
-        for first in range(tiles[0], tiles[1], reads.block):
-            count = min(reads.block, tiles[1] - first)
-            for t in range(count):
-                top, left, image = _locate(where, first + t, m)
-                origin = (top + where.first[0], left + where.first[1])
-                base = x.ctypes.data + size * g * cg
-                _list_pixels(pixels, base, image, origin, where.image, groups * cg, a, nothing, size)
-                _to_panels(transforms, micro, INPUT, pixels, transformed, part, reads, t)
-                base = dy.ctypes.data + size * g * kg
-                _list_pixels(outputs, base, image, (top, left), where.size, groups * kg, m, nothing, size)
-                _to_panels(transforms, micro, OUTPUT_GRAD, outputs, factors, (0, kg), gradients, t)
-            for point in range(a * a):
-                onto = 0 if first == tiles[0] else 1
-                _accumulate(arrays, point, buffers, micro, channels, part, count, onto)
-        _transform_sums(s, out, lists, g, transforms, channels, part)
-
-
-@njit(**options)
-def _to_panels(transforms, micro, which, sources, targets, part, buffers, t):  # type: ignore[no-untyped-def]
-    """Transform a tile's channels into panels of their own."""
-    width = VECTORS * micro.lanes
-    for panel, c in enumerate(range(part[0], part[1], width)):
-        to = panel * buffers.panel + t * width
-        transform(transforms, which, sources, targets, c, to, min(width, part[1] - c))
-
-
-@njit(**options)
-def _accumulate(arrays, point, buffers, micro, channels, part, count, onto):  # type: ignore[no-untyped-def]
-    """Add a block's products of one point to its sums (channels, filters)."""
-    _, _, zeros, v, u, s, _, _ = arrays
-    reads, gradients = buffers
-    _, _, kg, sums, filters = channels
-    size, width = micro.itemsize, VECTORS * micro.lanes
-    for panel, c in enumerate(range(0, part[1] - part[0], width)):
-        length = min(width, part[1] - part[0] - c)
-        for column, k in enumerate(range(0, kg, width)):
-            vectors = (min(width, kg - k) + micro.lanes - 1) // micro.lanes
-            row = 0
-            for rows, number in columns_of(length, micro[vectors]):
-                addresses = (
-                    v.ctypes.data + size * (point * reads.points + panel * reads.panel + row),
-                    u.ctypes.data + size * (point * gradients.points + column * gradients.panel),
-                    s.ctypes.data + size * (point * sums + (c + row) * filters + k),
-                    zeros.ctypes.data,
-                )
-                shape, steps = (rows, vectors, number), (0, 0, width)
-                if number > 0:
-                    add_tile(micro, shape, addresses, (1, filters), (1, 1, count), steps, steps, onto)
-                row += rows * number
-
-
-@njit(**options)
-def _transform_sums(s, out, lists, g, transforms, channels, part):  # type: ignore[no-untyped-def]
-    """Write the gradient of some input channels from their sums."""
-    groups, cg, kg, sums, filters = channels
-    r, size = transforms.r, transforms.itemsize
-    sources, targets = lists[0], lists[2]
-    for point in range(len(sources)):
-        sources[point] = s.ctypes.data + size * point * sums
-    for tap in range(r * r):
-        targets[tap] = out.ctypes.data + size * (tap * cg * groups + g) * kg
-    for c in range(part[0], part[1]):
-        at, to = (c - part[0]) * filters, c * groups * kg
-        transform(transforms, FILTER_GRAD, sources, targets, at, to, kg)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import daskconv
 from daskconv.geometry import Window, forward_correlation
 from daskconv.graph.choose import ConvShape, choose
-from daskconv.kernels import winograd, winograd_tiles
+from daskconv.kernels import winograd, winograd_grad, winograd_tiles
 from reference import PASSES, Case, refuse, run_passes, small_cuts
 
 BOUND = 5e-5
@@ -79,7 +79,7 @@ def test_every_size_of_tile_is_within_the_stated_error(r, m):
 
 
 def test_sums_that_do_not_fit_their_buffer_are_done_in_parts(monkeypatch):
-    monkeypatch.setattr(winograd, "_SUMS_BYTES", 1)
+    monkeypatch.setattr(winograd_grad, "_SUMS_BYTES", 1)
     check(Case(n=2, image=(8, 8), kernel=(3, 3), padding=1, channels=45, filters=20, dtype="float32"))
 
 
