@@ -44,16 +44,14 @@ def forward(
     window: Window,
     method: str,
     threads: int | None = None,
-    *,
-    add: NDArray | None = None,
-    relu: bool = False,
+    epilogue: Epilogue = NOTHING,
 ) -> NDArray:
     """Return the convolution (n, p, q, k) of ``x`` (n, h, w, c) with ``w`` (r, s, c / groups, k).
 
-    Another array of the result's shape is added, and then negative values become 0, where that is asked for.
+    The epilogue's array has the result's shape.
     """
-    x, w, bias, add = _one_dtype(x, w, bias, add)
-    epilogue = Epilogue(add, relu)
+    x, w, bias, add = _one_dtype(x, w, bias, epilogue.add)
+    epilogue = epilogue._replace(add=add)
     n, h, width, _ = x.shape
     out = np.empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
     if method == "direct":

@@ -53,6 +53,20 @@ def _finish(out, add, flags):  # type: ignore[no-untyped-def]
     finish_run(out, 0, add, 0, flags, len(out))
 
 
+def relu_grad(dy: NDArray, y: NDArray) -> NDArray:
+    """Return the gradient by what became ``y`` in a ReLU: ``dy`` where ``y`` is positive."""
+    dx = np.empty(y.shape, y.dtype)
+    _relu_grad(*(np.ascontiguousarray(array).reshape(-1) for array in (dy, y)), dx.reshape(-1))
+    return dx
+
+
+@njit(otherwise=plain.relu_grad, nogil=True, cache=True)
+def _relu_grad(dy, y, dx):  # type: ignore[no-untyped-def]
+    zero = y.dtype.type(0)
+    for i in range(np.uint64(len(y))):
+        dx[i] = dy[i] if y[i] > zero else zero
+
+
 # Unsigned indices: signed ones may be negative, which costs a check an element and the vectors.
 @njit(nogil=True, cache=True)
 def finish_run(out, at, add, add_at, flags, length):  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.kernels import plain
+from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.jit import njit
 
 # Rows whose sums are exact enough in their own dtype; sums of such sums are float64.
@@ -56,13 +57,12 @@ def normalize(
     mean: NDArray,
     factor: NDArray,
     offset: NDArray,
-    add: NDArray | None = None,
-    relu: bool = False,
+    epilogue: Epilogue = NOTHING,
 ) -> NDArray:
-    """Return ``(rows - mean) * factor + offset + add``, and with ``relu`` its positive part, in one pass."""
-    out, adds = np.empty_like(rows), add is not None
+    """Return ``(rows - mean) * factor + offset``, and do an epilogue, in one pass."""
+    out = np.empty_like(rows)
     vectors = (vector.astype(rows.dtype) for vector in (mean, factor, offset))
-    _normalize(rows, *vectors, rows if add is None else add, (adds, relu), out)
+    _normalize(rows, *vectors, epilogue.flat(out).reshape(rows.shape), epilogue.flags, out)
     return out
 
 

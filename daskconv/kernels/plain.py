@@ -216,3 +216,8 @@ def finish(out: NDArray, add: NDArray, flags: tuple[bool, bool]) -> None:
         out += add
     if flags[1]:
         np.maximum(out, 0, out=out)
+
+
+def relu_grad(dy: NDArray, y: NDArray, dx: NDArray) -> None:
+    """Write the gradient where the output is positive."""
+    dx[:] = np.where(y > 0, dy, 0)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -16,7 +17,9 @@ from daskconv.errors import InputError
 from daskconv.graph.choose import check_method, check_precision
 from daskconv.graph.tuning import Tuned
 from daskconv.graph.tuning_file import load_table
+from daskconv.kernels.epilogue import Epilogue, relu_grad
 from daskconv.nn.blocks import block_images
+from daskconv.nn.fuse import Tail, tails
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 
 INPUT = "input"
@@ -242,16 +245,28 @@ class Network:
         values: dict[str, Any] = {INPUT: x}
         saved: dict[str, Any] = {}
         by_node, running = _by_node(params), _by_node(context.statistics)
-        last_reader = {name: node.name for node in self.nodes for name in node.inputs}
+        unread = Counter(name for node in self.nodes for name in node.inputs)
+        plan, done = self._tails(x.shape[1:]), set[str]()
         for position, node in enumerate(self.nodes):
-            here = context.at(position, methods.get(node.name, {}), statistics=running.get(node.name, {}))
-            x_in = self.input_of(node, values)
-            values[node.name], saved[node.name] = node.layer.forward(by_node.get(node.name, {}), x_in, here)
+            if node.name in done:
+                continue
+            tail = plan[node.name]
+            done.update(tail.nodes)
+            here = context.at(
+                position,
+                methods.get(node.name, {}),
+                statistics=running.get(node.name, {}),
+                epilogue=Epilogue(values[tail.add] if tail.add else None, tail.relu),
+            )
+            y, of_layer = node.layer.forward(by_node.get(node.name, {}), self.input_of(node, values), here)
+            values[tail.output] = y
+            saved[node.name] = tail, of_layer, y if tail.relu else None
             for name, array in here.batch_statistics.items():
                 context.batch_statistics[f"{node.name}.{name}"] = array
-            for name in node.inputs:
-                if last_reader[name] == node.name:
-                    values.pop(name, None)
+            for name in (*node.inputs, tail.add) if tail.add else node.inputs:
+                unread[name] -= 1
+                if not unread[name]:
+                    del values[name]
         return values[self.nodes[-1].name], saved
 
     def backward(
@@ -272,9 +287,21 @@ class Network:
         grads = {} if grads is None else grads
         by_node = _by_node(params)
         flowing: dict[str, NDArray] = {self.nodes[-1].name: dy}
+
+        def flow(name: str, part: NDArray) -> None:
+            if name in needed:
+                flowing[name] = flowing[name] + part if name in flowing else part
+
         for position, node in reversed(list(enumerate(self.nodes))):
-            gradient, tape = flowing.pop(node.name, None), saved.pop(node.name)
-            if gradient is None or node.name not in needed:
+            if node.name not in saved:
+                continue
+            tail, tape, y = saved.pop(node.name)
+            gradient = flowing.pop(tail.output, None)
+            if gradient is None:
+                continue
+            gradient = gradient if y is None else relu_grad(gradient, y)
+            flow(tail.add, gradient)
+            if node.name not in needed:
                 continue
             wanted = [name for name in trainable if name.rpartition(".")[0] == node.name]
             here = context.at(
@@ -288,9 +315,18 @@ class Network:
             for name in wanted:
                 grads[name] = of_weights[name.rpartition(".")[2]]
             for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):
-                if name in needed:
-                    flowing[name] = flowing[name] + part if name in flowing else part
+                flow(name, part)
         return grads
+
+    def _tails(self, input_shape: Shape) -> dict[str, Tail]:
+        """Return what each layer does at its end, found once a shape."""
+        if input_shape not in self._tails_by_shape:
+            self._tails_by_shape[input_shape] = tails(self, input_shape)
+        return self._tails_by_shape[input_shape]
+
+    @cached_property
+    def _tails_by_shape(self) -> dict[Shape, dict[str, Tail]]:
+        return {}
 
     def _needs_grad(self, params: Arrays, trainable: Sequence[str]) -> set[str]:
         """Return the nodes through which a gradient has to flow: trainable ones and all after them."""

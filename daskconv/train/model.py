@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-import numpy as np
-from dask._task_spec import Task
-from numpy.typing import NDArray
-
 from daskconv.errors import InputError
-from daskconv.graph.threads import available_threads, execute, one_thread_each
 from daskconv.nn.blocks import block_images
-from daskconv.nn.layers.base import Arrays, Context, Shape
+from daskconv.nn.fuse import fold_batch_norm
+from daskconv.nn.layers.base import Arrays, Shape
 from daskconv.nn.network import Network
-from daskconv.train.data import as_images, check_finite
+from daskconv.train.data import as_images, image_shape
 from daskconv.train.normalize import Normalize
+from daskconv.train.predictor import Predictor
 
 
 @dataclass(eq=False)
@@ -75,18 +72,33 @@ class Model:
             Where the images do not fit the network.
         """
         images = as_images(images, "images")
-        self.check_images(tuple(int(size) for size in images.shape[1:]))
-        plan = self.plan(images.shape[1:], precision)
-        if hasattr(images, "dask"):
-            return self._predict_lazily(images, plan)
-        graph = {
-            ("predict", i): Task(
-                ("predict", i), predict_block, self, plan, images[start : start + plan.block], start
-            )
-            for i, start in enumerate(range(0, len(images), plan.block))
-        }
-        with one_thread_each():
-            return np.concatenate(execute(graph, list(graph), available_threads()))
+        return self.predictor(image_shape(images), precision=precision).predict(images)
+
+    def predictor(self, input_shape: Shape, *, precision: str | None = None) -> Predictor:
+        """Return what predicts for images of one shape, again and again: made ready once, whatever it takes.
+
+        Parameters
+        ----------
+        input_shape : (h, w, c)
+        precision : {"fast", "exact"}, optional
+
+        Examples
+        --------
+        >>> import numpy as np, daskconv
+        >>> net = daskconv.zoo.lenet()
+        >>> predictor = daskconv.Model(net, net.init(0, (8, 8, 1))).predictor((8, 8, 1))
+        >>> predictor.predict(np.zeros((3, 8, 8, 1), np.uint8)).shape
+        (3, 10)
+        """
+        shape = tuple(int(size) for size in input_shape)
+        self.check_images(shape)
+        methods, _ = self.network.tuned_methods(shape, "auto", precision)
+        # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
+        block = 4 * block_images(self.network, shape, methods)
+        network, params = fold_batch_norm(self.network, self.params, self.state)
+        names = {node.name for node in network.nodes}
+        left = {name: a for name, a in self.state.items() if name.rpartition(".")[0] in names}
+        return Predictor(network, params, left, self.preprocess, shape, methods, block)
 
     def check_images(self, shape: Shape) -> None:
         """Raise InputError unless images of this shape (h, w, c) fit the parameters and the running statistics."""
@@ -103,60 +115,8 @@ class Model:
                     "resize or crop the images."
                 )
 
-    def _predict_lazily(self, images: Any, plan: PredictPlan) -> Any:
-        import dask.array as da
-        from dask import delayed
-
-        images = images.rechunk({1: -1, 2: -1, 3: -1})
-        shape = self.network.output_shape(images.shape[1:])
-        dtype = np.result_type(*self.params.values()) if self.params else np.dtype(np.float32)
-        return da.map_blocks(
-            predict_chunk,
-            images,
-            model=delayed(self),
-            plan=plan,
-            dtype=dtype,
-            drop_axis=[1, 2, 3],
-            new_axis=list(range(1, 1 + len(shape))),
-            chunks=(images.chunks[0], *((size,) for size in shape)),
-            meta=np.empty((0,) * (1 + len(shape)), dtype),
-        )
-
-    def plan(self, shape: Shape, precision: str | None = None) -> PredictPlan:
-        """Return the methods and the block size for images of this shape (h, w, c)."""
-        methods, _ = self.network.tuned_methods(shape, "auto", precision)
-        # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
-        return PredictPlan(methods, 4 * block_images(self.network, shape, methods))
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one safetensors file; the file at ``path`` is replaced only once it is whole."""
         from daskconv.train.files import write_model
 
         write_model(path, self)
-
-
-@dataclass(frozen=True)
-class PredictPlan:
-    """How a forward pass runs: the method of each convolution, and the images of a block."""
-
-    methods: dict[str, dict[str, str]]
-    block: int
-
-
-def predict_block(
-    model: Model, plan: PredictPlan, images: NDArray, start: int, name: str = "images"
-) -> NDArray:
-    """Return the output for one block; ``name`` and its first image's number are for error messages."""
-    if np.issubdtype(images.dtype, np.floating):
-        check_finite(images, name, start)
-    x = images.astype(np.float32) if model.preprocess is None else model.preprocess(images)
-    return model.network.forward(model.params, x, Context(statistics=model.state), plan.methods)[0]
-
-
-def predict_chunk(images: NDArray, *, model: Model, plan: PredictPlan) -> NDArray:
-    """Return the output for one chunk of a Dask array, block by block on this thread."""
-    with one_thread_each():
-        starts = range(0, len(images), plan.block)
-        return np.concatenate(
-            [predict_block(model, plan, images[i : i + plan.block], i, "a chunk's images") for i in starts]
-        )

@@ -13,7 +13,7 @@ from reference import METHODS, cases, small_cuts
 
 
 def outputs(x, w, bias, window, method, threads=None, **epilogue):
-    return conv.forward(x, w, bias, window, method, threads, **epilogue)
+    return conv.forward(x, w, bias, window, method, threads, Epilogue(**epilogue))
 
 
 def check(x, w, bias, window, method, threads):

@@ -58,7 +58,7 @@ def test_what_is_clearly_faster_replaces_the_rule_in_programs_and_summaries(cloc
     assert again == after and hash(again) == hash(after)
     named = daskconv.Trainer(NET, method="direct").program(SHAPE, batch_size=8).methods
     assert {method for row in named.values() for method in row.values()} == {"direct"}
-    assert daskconv.Model(NET, NET.init(0, SHAPE)).plan(SHAPE).methods == everywhere
+    assert daskconv.Model(NET, NET.init(0, SHAPE)).predictor(SHAPE).methods == everywhere
 
 
 @compiled

@@ -6,6 +6,7 @@ import pytest
 import daskconv
 from daskconv import SGD, BatchNorm, Conv2D, Dense, Flatten, ReLU, Sequential, Trainer
 from daskconv.kernels import normalize, plain
+from daskconv.kernels.epilogue import Epilogue
 from train.small import X, Y, bits, digests, fit, refuse, trainer
 
 NET = Sequential(
@@ -110,7 +111,7 @@ def test_compiled_kernels_and_their_twins_agree(add, relu):
     rows, dy, other = rng.standard_normal((3, 130, 5)).astype(np.float32)
     mean, factor, offset = rng.standard_normal((3, 5)).astype(np.float32)
     rows[3, 2] = np.nan
-    got = normalize.normalize(rows, mean, factor, offset, other if add else None, relu)
+    got = normalize.normalize(rows, mean, factor, offset, Epilogue(other if add else None, relu))
     want = np.full_like(rows, np.inf)
     plain.normalize(rows, mean, factor, offset, other, (add, relu), want)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.graph.choose import PASSES
 from daskconv.graph.tuning import Tuned
+from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.nn.initializers import Initializer
 
 Shape = tuple[int, ...]
@@ -40,6 +41,8 @@ class Context:
         The layer's running statistics; of the whole network, by "layer.name", where a pass begins.
     batch_statistics : dict of array
         Where ``forward`` puts those of the images at hand while training.
+    epilogue : Epilogue
+        What a layer that ``fuses`` does to its output at the end.
     """
 
     training: bool = False
@@ -54,6 +57,7 @@ class Context:
     grads: Mapping[str, NDArray] = field(default_factory=dict)
     statistics: Arrays = field(default_factory=dict)
     batch_statistics: Arrays = field(default_factory=dict)
+    epilogue: Epilogue = NOTHING
 
     def at(self, layer: int, methods: Mapping[str, str], **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
@@ -88,6 +92,11 @@ class Layer:
     >>> daskconv.check_gradient(Square(), (3, 3, 2)) < 1e-6
     True
     """
+
+    fuses: ClassVar[bool] = False
+    """Whether ``forward`` heeds the context's epilogue."""
+    is_constant: ClassVar[bool] = False
+    """Whether the output is one for all images, with n = 1."""
 
     def __post_init__(self) -> None:
         """Turn lists into tuples: a spec has to be hashable."""

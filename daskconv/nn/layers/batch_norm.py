@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class BatchNorm(Layer):
     [[-1.0], [1.0]]
     """
 
+    fuses: ClassVar[bool] = True
     momentum: float = 0.1
     epsilon: float = 1e-5
     scale: bool = True
@@ -88,7 +89,7 @@ class BatchNorm(Layer):
         inverse = 1 / np.sqrt(variance + self.epsilon)
         factor = inverse * params["scale"] if self.scale else inverse
         offset = params["offset"] if self.offset else np.zeros(x.shape[-1])
-        y = normalize(rows, mean, factor, offset)
+        y = normalize(rows, mean, factor, offset, context.epilogue)
         return y.reshape(x.shape), (rows, mean, inverse, factor)
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class Conv2D(Layer):
     (28, 28, 32)
     """
 
+    fuses: ClassVar[bool] = True
     filters: int
     kernel: int | tuple[int, int]
     stride: int | tuple[int, int] = 1
@@ -88,7 +89,13 @@ class Conv2D(Layer):
         method = context.methods["forward"]
         window = self.window(x.shape[1:])
         y = conv.forward(
-            x, params["weight"], params.get("bias"), window, method, context.tile_threads(method)
+            x,
+            params["weight"],
+            params.get("bias"),
+            window,
+            method,
+            context.tile_threads(method),
+            context.epilogue,
         )
         return y, x
 

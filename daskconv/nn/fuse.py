@@ -1,0 +1,132 @@
+"""Fusion: what follows a convolution or a batch norm at once, while its outputs are in cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from daskconv.nn.layers import Add, BatchNorm, Conv2D, ReLU
+from daskconv.nn.layers.base import Arrays, Shape
+
+if TYPE_CHECKING:
+    from daskconv.nn.network import Network, Node
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The nodes that a layer does at the end of its own forward pass.
+
+    Attributes
+    ----------
+    add : str
+        The node whose output is added to the layer's, or "".
+    relu : bool
+        Whether negative values become 0 at the end.
+    nodes : tuple of str
+        The layer's own node, then those that are done with it; the last one has the output's name.
+    """
+
+    add: str
+    relu: bool
+    nodes: tuple[str, ...]
+
+    @property
+    def output(self) -> str:
+        """The node whose value the layer returns."""
+        return self.nodes[-1]
+
+
+def tails(network: Network, input_shape: Shape) -> dict[str, Tail]:
+    """Return the tail of each node: an Add of two equal shapes, a ReLU, both or none of them.
+
+    An Add is done with the later one of its operands, when the other is known. Values that nobody else reads are
+    never made, so the nodes of a tail have no other readers.
+    """
+    shapes, readers = network.shapes(input_shape), _readers(network)
+    known = {"input": -1} | {node.name: at for at, node in enumerate(network.nodes)}
+    constant = _constants(network)
+    found = {}
+    for node in network.nodes:
+        add, relu, nodes = "", False, [node.name]
+        after = readers.get(node.name) if node.layer.fuses else None
+        if (
+            after is not None
+            and type(after.layer) is Add
+            and len(set(after.inputs)) == 2 == len(after.inputs)
+        ):
+            other = next(name for name in after.inputs if name != node.name)
+            if (
+                known[other] < known[node.name]
+                and shapes[other] == shapes[node.name]
+                and other not in constant
+            ):
+                add = other
+                nodes.append(after.name)
+                after = readers.get(after.name)
+        if after is not None and type(after.layer) is ReLU:
+            relu = True
+            nodes.append(after.name)
+        found[node.name] = Tail(add, relu, tuple(nodes))
+    return found
+
+
+def _readers(network: Network) -> dict[str, Node]:
+    """Return the node that alone reads each value, once; those of others, and the network's output, are left out."""
+    times = Counter(name for node in network.nodes for name in node.inputs)
+    times[network.nodes[-1].name] += 1
+    return {name: node for node in network.nodes for name in node.inputs if times[name] == 1}
+
+
+def _constants(network: Network) -> set[str]:
+    """Return the nodes whose value is one for all images."""
+    constants: set[str] = set()
+    for node in network.nodes:
+        if node.layer.is_constant or constants.issuperset(node.inputs):
+            constants.add(node.name)
+    return constants
+
+
+def fold_batch_norm(network: Network, params: Arrays, statistics: Arrays) -> tuple[Network, Arrays]:
+    """Return a network for inference whose convolutions have done what the batch norms after them do, and its arrays.
+
+    ``(x * w + b - mean) / deviation * scale + offset`` is a convolution with other weights and another bias; the
+    results differ by rounding.
+    """
+    readers, nodes, folded = _readers(network), [], dict(params)
+    norms: dict[str, str] = {}
+    renamed: dict[str, str] = {}
+    for node in network.nodes:
+        if node.name in norms:
+            conv = norms[node.name]
+            renamed[node.name] = conv
+            folded |= _folded(conv, node, folded, params, statistics)
+            continue
+        after = readers.get(node.name)
+        layer = node.layer
+        last = after is network.nodes[-1]
+        if type(layer) is Conv2D and after and type(after.layer) is BatchNorm and not last:
+            norms[after.name] = node.name
+            layer = replace(layer, bias=True)
+        inputs = tuple(renamed.get(name, name) for name in node.inputs)
+        nodes.append(replace(node, layer=layer, inputs=inputs))
+    names = {node.name for node in nodes}
+    left = {name: array for name, array in folded.items() if name.rpartition(".")[0] in names}
+    return replace(network, nodes=tuple(nodes)), left
+
+
+def _folded(conv: str, norm: Node, folded: Arrays, params: Arrays, statistics: Arrays) -> Arrays:
+    """Return the weight and the bias of a convolution that does the norm after it, too."""
+    layer, weight = norm.layer, folded[f"{conv}.weight"]
+    assert isinstance(layer, BatchNorm)
+    arrays = {
+        name.rpartition(".")[2]: a
+        for name, a in (params | statistics).items()
+        if name.startswith(f"{norm.name}.")
+    }
+    factor = arrays.get("scale", 1) / np.sqrt(arrays["variance"].astype(np.float64) + layer.epsilon)
+    bias = (folded.get(f"{conv}.bias", 0) - arrays["mean"]) * factor + arrays.get("offset", 0)
+    dtype = weight.dtype
+    return {f"{conv}.weight": weight * factor.astype(dtype), f"{conv}.bias": bias.astype(dtype)}

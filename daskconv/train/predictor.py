@@ -1,0 +1,99 @@
+"""Predictor: a model made ready for images of one shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.graph.threads import available_threads, execute, one_thread_each
+from daskconv.nn.layers.base import Arrays, Context, Shape
+from daskconv.nn.network import Network
+from daskconv.train.data import as_images, check_finite, image_shape
+from daskconv.train.normalize import Normalize
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network for inference alone: batch norms are part of the convolutions before them, methods are chosen.
+
+    :meth:`daskconv.Model.predictor` makes one; what changes in the model later does not change it.
+
+    Attributes
+    ----------
+    network : Network
+    params, statistics : dict of array
+    preprocess : Normalize, optional
+    input_shape : (h, w, c)
+    methods : dict
+        The method of each convolution.
+    block : int
+        Images that one thread takes through the network at once.
+    """
+
+    network: Network
+    params: Arrays
+    statistics: Arrays
+    preprocess: Normalize | None
+    input_shape: Shape
+    methods: dict[str, dict[str, str]]
+    block: int
+
+    def predict(self, images: Any) -> Any:
+        """Return the network's output (n, ...) for raw images (n, h, w, c), as :meth:`daskconv.Model.predict` does."""
+        images = as_images(images, "images")
+        if image_shape(images) != self.input_shape:
+            raise InputError(
+                f"The images are {image_shape(images)} but this predictor is for {self.input_shape}: "
+                "make one for that shape."
+            )
+        if hasattr(images, "dask"):
+            return self._predict_lazily(images)
+        graph = {
+            ("predict", i): Task(
+                ("predict", i), predict_block, self, images[start : start + self.block], start
+            )
+            for i, start in enumerate(range(0, len(images), self.block))
+        }
+        with one_thread_each():
+            return np.concatenate(execute(graph, list(graph), available_threads()))
+
+    def _predict_lazily(self, images: Any) -> Any:
+        import dask.array as da
+        from dask import delayed
+
+        images = images.rechunk({1: -1, 2: -1, 3: -1})
+        shape = self.network.output_shape(self.input_shape)
+        dtype = np.result_type(*self.params.values()) if self.params else np.dtype(np.float32)
+        return da.map_blocks(
+            predict_chunk,
+            images,
+            predictor=delayed(self),
+            dtype=dtype,
+            drop_axis=[1, 2, 3],
+            new_axis=list(range(1, 1 + len(shape))),
+            chunks=(images.chunks[0], *((size,) for size in shape)),
+            meta=np.empty((0,) * (1 + len(shape)), dtype),
+        )
+
+
+def predict_block(predictor: Predictor, images: NDArray, start: int, name: str = "images") -> NDArray:
+    """Return the output for one block; ``name`` and its first image's number are for error messages."""
+    if np.issubdtype(images.dtype, np.floating):
+        check_finite(images, name, start)
+    x = images.astype(np.float32) if predictor.preprocess is None else predictor.preprocess(images)
+    context = Context(statistics=predictor.statistics)
+    return predictor.network.forward(predictor.params, x, context, predictor.methods)[0]
+
+
+def predict_chunk(images: NDArray, *, predictor: Predictor) -> NDArray:
+    """Return the output for one chunk of a Dask array, block by block on this thread."""
+    with one_thread_each():
+        starts = range(0, len(images), predictor.block)
+        return np.concatenate(
+            [predict_block(predictor, images[i : i + predictor.block], i, "a chunk's images") for i in starts]
+        )
