@@ -21,6 +21,7 @@ from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
 from daskconv.kernels import direct, fft, lowering
 from daskconv.kernels.epilogue import NOTHING, Epilogue, finish
 from daskconv.kernels.jit import importable
+from daskconv.kernels.scratch import empty
 
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
 if importable():
@@ -53,7 +54,7 @@ def forward(
     x, w, bias, add = _one_dtype(x, w, bias, epilogue.add)
     epilogue = epilogue._replace(add=add)
     n, h, width, _ = x.shape
-    out = np.empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
+    out = empty((n, *window.output_size(h, width), w.shape[3]), x.dtype)
     if method == "direct":
         _over_images(direct.forward, n, threads, window, [x], [w, bias], out, _flops(window, out, w))
         return _finished(out, epilogue, threads)
@@ -85,7 +86,7 @@ def input_grad(
 ) -> NDArray:
     """Return the gradient by ``x`` (n, h, w, c) from ``dy`` (n, p, q, k)."""
     dy, w = _one_dtype(dy, w)
-    out = np.empty(x_shape, dy.dtype)
+    out = empty(x_shape, dy.dtype)
     if method == "direct":
         _over_images(direct.input_grad, len(dy), threads, window, [dy], [w], out, _flops(window, dy, w))
         return out
@@ -168,9 +169,9 @@ def _one_dtype(*arrays: Any) -> list[Any]:
 
 def _with_taps(correlations: tuple[Correlation, ...], out: NDArray) -> list[Correlation]:
     """Return the correlations that read anything; the pixels of the others become 0."""
-    for empty in correlations:
-        if not empty.rows or not empty.cols:
-            out[:, empty.phase[0] :: empty.spacing[0], empty.phase[1] :: empty.spacing[1]] = 0
+    for unread in correlations:
+        if not unread.rows or not unread.cols:
+            out[:, unread.phase[0] :: unread.spacing[0], unread.phase[1] :: unread.spacing[1]] = 0
     return [correlation for correlation in correlations if correlation.rows and correlation.cols]
 
 

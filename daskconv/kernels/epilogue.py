@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from daskconv.kernels import plain
 from daskconv.kernels.jit import njit
+from daskconv.kernels.scratch import empty_like
 
 
 class Epilogue(NamedTuple):
@@ -55,7 +56,7 @@ def _finish(out, add, flags):  # type: ignore[no-untyped-def]
 
 def relu_grad(dy: NDArray, y: NDArray) -> NDArray:
     """Return the gradient by what became ``y`` in a ReLU: ``dy`` where ``y`` is positive."""
-    dx = np.empty(y.shape, y.dtype)
+    dx = empty_like(y)
     _relu_grad(*(np.ascontiguousarray(array).reshape(-1) for array in (dy, y)), dx.reshape(-1))
     return dx
 

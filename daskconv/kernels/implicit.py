@@ -24,6 +24,8 @@ from daskconv.kernels.tile import tiles_of
 _PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
 # Images of few channels, copied with their padding.
 _PADDED_BYTES = 1 << 20
+# Pixels so many bytes apart, or a multiple, meet in one set of the first cache; what is copied to part them.
+_WAY_BYTES, _APART_BYTES = 4096, 1 << 20
 # Tiles in a row of pixels of a 1x1 convolution.
 _LINE_TILES = 8
 
@@ -132,7 +134,7 @@ def correlate(
             tiles,
             (packed.groups, packed.channels, packed.filters),
             _cut(len(part.cols), packed.channels, width * x.itemsize),
-            _MANY_IMAGES if across else max(1, _IMAGE_BYTES // image_row),
+            _MANY_IMAGES if across else 1 if len(part.rows) == 1 else max(1, _IMAGE_BYTES // image_row),
             span,
             across,
             (add[offset:], epilogue.flags),
@@ -153,7 +155,8 @@ def even_lines(
     c = correlation
     whole = c.size == result.shape[1:3] and c.step == c.spacing == (1, 1) and c.size == x.shape[1:3]
     if whole and c.rows == c.cols == (0,):
-        yield from _long_lines(x, correlation, result, rows, length)
+        for lines in _long_lines(x, correlation, result, rows, length):
+            yield from _lines_apart(*lines) if x.strides[2] % _WAY_BYTES == 0 else (lines,)
     elif x.shape[3] < tiles_of(x.dtype).lanes and x[:1].nbytes <= _PADDED_BYTES:
         yield from _padded_lines(x, correlation, result, rows)
     else:
@@ -173,6 +176,22 @@ def _long_lines(
                 array[part].reshape(1, -1, columns, array.shape[1]) for array in (pixels, results)
             )
             yield images, replace(correlation, size=images.shape[1:3]), whole, (0, images.shape[1])
+
+
+def _lines_apart(x: NDArray, correlation: Correlation, result: NDArray, rows: Range) -> Iterator[Lines]:
+    """Yield lines copied a few at a time, their pixels one cache line further apart.
+
+    The pixels of a tile would be read in the same few lines of the first cache, and drive each other out.
+    """
+    _, lines, columns, c = x.shape
+    apart = c + tiles_of(x.dtype).lanes
+    most = max(1, _APART_BYTES // (columns * apart * x.itemsize))
+    for first in range(0, lines, most):
+        some = x[:, first : first + most]
+        copy = scratch("padded", (*some.shape[:3], apart), x.dtype)
+        _pad(some.reshape(-1, c), 0, copy.reshape(-1, apart))
+        size = some.shape[1:3]
+        yield copy, replace(correlation, size=size), result[:, first : first + most], (0, size[0])
 
 
 def _padded_lines(x: NDArray, correlation: Correlation, result: NDArray, rows: Range) -> Iterator[Lines]:

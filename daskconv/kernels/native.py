@@ -67,17 +67,22 @@ def _prefetch(typing, address):  # type: ignore[no-untyped-def]
     """Have the line at an address read into the caches; any address will do."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        read, near, data = (ir.Constant(i32, number) for number in (0, 3, 1))
-        builder.call(function, [builder.inttoptr(args[0], pointer), read, near, data])
+        write_prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+def write_prefetch(builder: ir.IRBuilder, address: Any, to_write: bool = False) -> None:
+    """Write the instruction that has a line read into the caches."""
+    i32 = ir.IntType(32)
+    name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    purpose, near, data = (ir.Constant(i32, number) for number in (int(to_write), 3, 1))
+    builder.call(function, [address, purpose, near, data])
 
 
 class Vectors(NamedTuple):
@@ -129,6 +134,10 @@ class Vectors(NamedTuple):
         loaded = self.builder.load(self.builder.bitcast(pointer, self.kind.as_pointer()))
         loaded.align = self.itemsize
         return loaded
+
+    def prefetch(self, pointer: Any, *, to_write: bool = False) -> None:
+        """Have the line of an element read into the caches; any address will do."""
+        write_prefetch(self.builder, self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), to_write)
 
     def store(self, value: Any, pointer: Any) -> None:
         """Write a vector from an element on."""

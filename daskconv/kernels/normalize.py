@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from daskconv.kernels import plain
 from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.jit import njit
+from daskconv.kernels.scratch import empty_like
 
 # Rows whose sums are exact enough in their own dtype; sums of such sums are float64.
 _ROWS = 64
@@ -60,7 +61,7 @@ def normalize(
     epilogue: Epilogue = NOTHING,
 ) -> NDArray:
     """Return ``(rows - mean) * factor + offset``, and do an epilogue, in one pass."""
-    out = np.empty_like(rows)
+    out = empty_like(rows)
     vectors = (vector.astype(rows.dtype) for vector in (mean, factor, offset))
     _normalize(rows, *vectors, epilogue.flat(out).reshape(rows.shape), epilogue.flags, out)
     return out
@@ -114,7 +115,7 @@ def normalize_grad(
     dy: NDArray, rows: NDArray, mean: NDArray, factors: tuple[NDArray, NDArray, NDArray]
 ) -> NDArray:
     """Return ``dy * factors[0] + (rows - mean) * factors[1] + factors[2]``: the gradient by the rows."""
-    dx = np.empty_like(rows)
+    dx = empty_like(rows)
     _normalize_grad(dy, rows, *(vector.astype(rows.dtype) for vector in (mean, *factors)), dx)
     return dx
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from daskconv.geometry import Window
 from daskconv.kernels import plain
 from daskconv.kernels.jit import njit
+from daskconv.kernels.scratch import empty
 
 # Loops over channels count in uint64: a signed index may be negative, and that check costs the vectors.
 _options: Any = {"nogil": True, "cache": True}
@@ -18,7 +19,7 @@ _options: Any = {"nogil": True, "cache": True}
 
 def max_pool(x: NDArray, window: Window) -> tuple[NDArray, NDArray]:
     """Return the maxima (n, p, q, c) and the tap each came from (uint32, the first of equals)."""
-    out = np.empty((x.shape[0], *window.output_size(x.shape[1], x.shape[2]), x.shape[3]), x.dtype)
+    out = empty((x.shape[0], *window.output_size(x.shape[1], x.shape[2]), x.shape[3]), x.dtype)
     winner = np.empty(out.shape, np.uint32)
     _max_pool(x, *_options_of(window), out, winner)
     return out, winner

@@ -203,10 +203,10 @@ class _TileWriter:
         self.offsets = self._row_offsets()
         moves = [builder.mul(args[f"{name}_row"], ir.Constant(I64, self.rows)) for name in "ac"]
         with self._rounds(args["tiles"], (args["a"], moves[0]), (args["c"], moves[1])) as (a, c):
-            self._write_tile(a, c)
+            self._write_tile(a, c, builder.gep(a, [moves[0]]))
         builder.ret_void()
 
-    def _write_tile(self, a: Any, c: Any) -> None:
+    def _write_tile(self, a: Any, c: Any, next_a: Any) -> None:
         """Load the sums, run the loops, store the sums."""
         builder, args = self.builder, self.args
         zero = ir.Constant(I64, 0)
@@ -214,11 +214,13 @@ class _TileWriter:
             with onto:
                 self._each_sum(c, lambda sum_, at: builder.store(self.use.load(at), sum_))
             with anew:
+                # A first sum is stored to a line that may be far away: the products take as long as it needs to come.
+                self._each_sum(c, lambda _, at: self.use.prefetch(at, to_write=True))
                 row = [self.use.load(self._at(args["start"], v)) for v in range(self.vectors)]
                 for sums in self.sums:
                     for sum_, value in zip(sums, row, strict=True):
                         builder.store(value, sum_)
-        self._loop(0, a, args["b"])
+        self._loop(0, a, args["b"], next_a)
         self._each_sum(c, lambda sum_, at: self.use.store(builder.load(sum_), at))
 
     def _row_offsets(self) -> list[Any]:
@@ -240,14 +242,25 @@ class _TileWriter:
             for v, sum_ in enumerate(sums):
                 act(sum_, self._at(start, v))
 
-    def _loop(self, depth: int, a: Any, b: Any) -> None:
-        """Write a loop that moves a and b by their steps, and inside of it the next one."""
+    def _loop(self, depth: int, a: Any, b: Any, soon: Any) -> None:
+        """Write a loop that moves a and b by their steps, and inside of it the next one.
+
+        ``soon`` is where the next tile reads: as many lines of it are fetched as there are products, since a tile has
+        about as many rows as a line has elements.
+        """
         args = self.args
-        moving = (a, args[f"a{depth}"]), (b, args[f"b{depth}"])
-        with self._rounds(args[f"n{depth}"], *moving) as (here_a, here_b):
+        line = ir.Constant(I64, 64 // self.use.itemsize)
+        moving = (
+            (a, args[f"a{depth}"]),
+            (b, args[f"b{depth}"]),
+            (soon, args[f"a{depth}"] if depth < 2 else line),
+        )
+        with self._rounds(args[f"n{depth}"], *moving) as (here_a, here_b, here_soon):
             if depth < 2:
-                self._loop(depth + 1, here_a, here_b)
+                self._loop(depth + 1, here_a, here_b, here_soon)
             else:
+                if not self.shape.adjacent:
+                    self.use.prefetch(here_soon)
                 self._add_products(here_a, here_b)
 
     @contextmanager
