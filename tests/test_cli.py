@@ -264,7 +264,7 @@ def test_info_tells_processor_blas_and_mpi(folder):
 # --------------------------------------------------------------------------------- bad inputs
 
 BAD = {
-    "train --data small.npz --net nope": "net is 'nope': choose one of cifar10_quick, lenet",
+    "train --data small.npz --net nope": "net is 'nope': choose one of alexnet, cifar10_quick",
     "train --data small.npz --method nope": "method is 'nope': choose one of auto, direct",
     "train --data small.npz --plan nope": "plan is 'nope'",
     "train --data small.npz --transport nope": "transport is 'nope': choose one of auto, local, dask, mpi",
@@ -288,7 +288,7 @@ BAD = {
     "train --data small.npz --resume model.safetensors --epochs 3": "with images 1438 and would go on with 120",
     "train --data large.npz --resume model.safetensors --epochs 3": r"images are \(16, 8, 1\) but training",
     "train --data digits --resume model.safetensors --epochs 2": "epochs is 2 but 2 are done",
-    "tune nope --input 8 8 1": "net is 'nope': choose one of cifar10_quick, lenet",
+    "tune nope --input 8 8 1": "net is 'nope': choose one of alexnet, cifar10_quick",
     "tune lenet": "The shape of an image is not known of lenet: give it as --input H W C",
     "tune small.npz": "small.npz is damaged or no daskconv model",
     "evaluate none small.npz": "none is no file: give a model",

@@ -102,6 +102,13 @@ def max_pool(
         np.maximum(taps, wins * np.uint32(tap), out=taps)
 
 
+def max_pool_alone(x: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, out: NDArray) -> None:
+    """Write maxima; NaN wins."""
+    out[...] = -np.inf
+    for _, here, there in _taps(kernel, stride, pad, dilation, out.shape[1:3], x.shape[1:3]):
+        np.maximum(out[here], x[there], out=out[here])
+
+
 def max_pool_grad(
     dy: NDArray, winner: NDArray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, dx: NDArray
 ) -> None:
@@ -221,3 +228,54 @@ def finish(out: NDArray, add: NDArray, flags: tuple[bool, bool]) -> None:
 def relu_grad(dy: NDArray, y: NDArray, dx: NDArray) -> None:
     """Write the gradient where the output is positive."""
     dx[:] = np.where(y > 0, dy, 0)
+
+
+def leaky_relu(x: NDArray, slopes: NDArray, y: NDArray) -> None:
+    """Write x, times its channel's slope where it is negative."""
+    y[:] = np.where(x < 0, x * slopes, x)
+
+
+def leaky_relu_grad(dy: NDArray, x: NDArray, slopes: NDArray, dx: NDArray) -> None:
+    """Write the gradient, times its channel's slope where x is negative."""
+    dx[:] = np.where(x < 0, dy * slopes, dy)
+
+
+def between_grad(dy: NDArray, x: NDArray, numbers: tuple[float, float, float], dx: NDArray) -> None:
+    """Write slope * dy where x lies between two numbers."""
+    low, high, slope = numbers
+    dx[:] = np.where((low < x) & (x < high), slope * dy, 0)
+
+
+def lrn(x: NDArray, window: Pair, numbers: tuple[float, float, float], y: NDArray, scale: NDArray) -> None:
+    """Write x over a power of the sum of squares of neighbouring channels, and that sum."""
+    factor, bias, beta = numbers
+    scale[:] = bias + factor * neighbour_sums(x * x, window)
+    y[:] = x * scale**-beta
+
+
+def lrn_grad(
+    dy: NDArray,
+    x: NDArray,
+    scale: NDArray,
+    window: Pair,
+    numbers: tuple[float, float, float],
+    dx: NDArray,
+) -> None:
+    """Write the gradient of :func:`lrn`."""
+    factor, _, beta = numbers
+    inverse = scale**-beta
+    shared = neighbour_sums(dy * x * inverse / scale, window[::-1])
+    dx[:] = dy * inverse - 2 * beta * factor * x * shared
+
+
+def neighbour_sums(rows: NDArray, window: Pair) -> NDArray:
+    """Return each channel's sum over the channels from so many before it to so many after it."""
+    padded = np.pad(rows, ((0, 0), window))
+    return sliding_window_view(padded, sum(window) + 1, axis=1).sum(2)
+
+
+def interpolate(x: NDArray, index: NDArray, weight: NDArray, y: NDArray) -> None:
+    """Write sums of weighted lines along the middle axis."""
+    y[:] = 0
+    for tap in range(index.shape[1]):
+        y += x[:, index[:, tap]] * weight[:, tap, None]

@@ -25,6 +25,13 @@ def max_pool(x: NDArray, window: Window) -> tuple[NDArray, NDArray]:
     return out, winner
 
 
+def max_pool_alone(x: NDArray, window: Window) -> NDArray:
+    """Return the maxima (n, p, q, c), for passes that never go back."""
+    out = empty((x.shape[0], *window.output_size(x.shape[1], x.shape[2]), x.shape[3]), x.dtype)
+    _max_pool_alone(x, *_options_of(window), out)
+    return out
+
+
 def max_pool_grad(dy: NDArray, winner: NDArray, window: Window, x_shape: tuple[int, ...]) -> NDArray:
     """Return the gradient by ``x``: each output's gradient goes to the tap that won."""
     dx = np.zeros(x_shape, dy.dtype)
@@ -38,6 +45,20 @@ def avg_pool(x: NDArray, window: Window, count_include_pad: bool) -> NDArray:
     scale = _scales(window, x.shape[1:3], count_include_pad, x.dtype)
     _avg_pool(x, *_options_of(window), scale, out)
     return out
+
+
+def sum_pool(x: NDArray, window: Window) -> NDArray:
+    """Return the sums (n, p, q, c) over real pixels."""
+    out = np.zeros((x.shape[0], *window.output_size(x.shape[1], x.shape[2]), x.shape[3]), x.dtype)
+    _avg_pool(x, *_options_of(window), np.ones(out.shape[1:3], x.dtype), out)
+    return out
+
+
+def sum_pool_grad(dy: NDArray, window: Window, x_shape: tuple[int, ...]) -> NDArray:
+    """Return the gradient by ``x``: each pixel gets the gradients of all outputs that it is in."""
+    dx = np.zeros(x_shape, dy.dtype)
+    _avg_pool_grad(dy, *_options_of(window), np.ones(dy.shape[1:3], dy.dtype), dx)
+    return dx
 
 
 def avg_pool_grad(dy: NDArray, window: Window, count_include_pad: bool, x_shape: tuple[int, ...]) -> NDArray:
@@ -90,6 +111,27 @@ def _max_pool(x, kernel, stride, pad, dilation, out, winner):  # type: ignore[no
                             wins = pixel[c] > best[c] or pixel[c] != pixel[c]
                             best[c] = pixel[c] if wins else best[c]
                             tap[c] = here if wins else tap[c]
+
+
+@njit(otherwise=plain.max_pool_alone, **_options)
+def _max_pool_alone(x, kernel, stride, pad, dilation, out):  # type: ignore[no-untyped-def]
+    n, p, q, channels = out.shape
+    for image in range(n):
+        for i in range(p):
+            for j in range(q):
+                best = out[image, i, j]
+                best[:] = -np.inf
+                for a in range(kernel[0]):
+                    y = i * stride[0] - pad[0] + a * dilation[0]
+                    if y < 0 or y >= x.shape[1]:
+                        continue
+                    for b in range(kernel[1]):
+                        z = j * stride[1] - pad[1] + b * dilation[1]
+                        if z < 0 or z >= x.shape[2]:
+                            continue
+                        pixel = x[image, y, z]
+                        for c in range(np.uint64(channels)):
+                            best[c] = best[c] if pixel[c] <= best[c] else pixel[c]
 
 
 @njit(otherwise=plain.max_pool_grad, **_options)

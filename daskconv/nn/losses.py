@@ -18,16 +18,16 @@ from daskconv.errors import InputError
 Loss = Callable[[NDArray, NDArray, NDArray], tuple[float, NDArray]]
 
 
-def softmax(scores: NDArray) -> NDArray:
-    """Return probabilities (n, classes) of scores (n, classes).
+def softmax(scores: NDArray, axis: int = 1) -> NDArray:
+    """Return probabilities along an axis of scores, such as (n, classes).
 
     Examples
     --------
     >>> softmax(np.zeros((1, 4)))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    exps, _ = _shifted_exps(scores)
-    exps /= exps.sum(1, keepdims=True)
+    exps, _ = _shifted_exps(scores, axis)
+    exps /= exps.sum(axis, keepdims=True)
     return exps
 
 
@@ -61,9 +61,9 @@ def softmax_cross_entropy(scores: NDArray, y: NDArray, weight: NDArray) -> tuple
     return loss, gradient
 
 
-def _shifted_exps(scores: NDArray) -> tuple[NDArray, NDArray]:
+def _shifted_exps(scores: NDArray, axis: int = 1) -> tuple[NDArray, NDArray]:
     """Return exp(scores - top) and the largest score ``top`` (n, 1): no exponent is above 0."""
-    top = scores.max(1, keepdims=True)
+    top = scores.max(axis, keepdims=True)
     exps = numexpr.evaluate("exp(scores - top)", local_dict={"scores": scores, "top": top}, global_dict={})
     return exps, top
 

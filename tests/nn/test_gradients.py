@@ -9,21 +9,47 @@ from hypothesis import strategies as st
 
 import daskconv
 from daskconv import (
+    ELU,
+    LRN,
     Add,
     AvgPool2D,
     BatchNorm,
+    ChannelShuffle,
+    Clip,
     Concat,
     Context,
     Conv2D,
+    ConvTranspose2D,
     Dense,
+    Divide,
     Dropout,
     Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
+    LeakyReLU,
+    LogSoftmax,
+    LpPool2D,
     MaxPool2D,
+    Mean,
+    Multiply,
     Network,
     Node,
+    Pad,
+    Parameter,
+    PReLU,
     ReLU,
+    Reshape,
+    Resize,
     Sequential,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Subtract,
+    Tanh,
+    Transpose,
     check_gradient,
 )
 from reference import METHODS, PASSES, cases, refuse, slope
@@ -41,6 +67,58 @@ LAYERS = [
     (Dropout(0.3), (4, 5, 2)),
     (Dropout(0.0), (9,)),
     (Flatten(), (3, 4, 2)),
+    (LeakyReLU(0.2), (4, 5, 2)),
+    (PReLU(), (4, 5, 2)),
+    (ELU(1.5), (4, 5, 2)),
+    (Sigmoid(), (9,)),
+    (HardSigmoid(), (4, 5, 2)),
+    (HardSigmoid(0.2, 0.4), (9,)),
+    (HardSwish(), (4, 5, 2)),
+    (Tanh(), (9,)),
+    (Clip(-0.5, 1.0), (4, 5, 2)),
+    (Clip(high=0.3), (9,)),
+    (Softmax(), (3, 4, 5)),
+    (Softmax(0), (3, 4, 5)),
+    (LogSoftmax(1), (3, 4, 5)),
+    (Reshape((2, -1)), (3, 4, 2)),
+    (Transpose((2, 0, 1)), (3, 4, 2)),
+    (Pad(((1, 2), (0, 1), (0, 0)), value=3.0), (3, 4, 2)),
+    (Pad(((2, 1), (3, 0), (0, 0)), "reflect"), (3, 4, 2)),
+    (Pad(((2, 1), (3, 0), (1, 0)), "edge"), (3, 4, 2)),
+    (Pad(((-1, 0), (0, -2), (0, 0))), (3, 4, 2)),
+    (Slice((1, None, None), (None, -1, None), (1, 2, -1)), (5, 6, 3)),
+    (ChannelShuffle(3), (2, 3, 6)),
+    (Add(), ((3, 4, 2), (2,))),
+    (Add(), ((3, 1, 2), (1, 4, 1), (3, 4, 2))),
+    (Subtract(), ((3, 4, 2), (1, 1, 2))),
+    (Multiply(), ((3, 4, 2), (3, 4, 2))),
+    (Multiply(), ((3, 4, 1), (4, 2))),
+    (Divide(), ((3, 4, 2), (3, 4, 2))),
+    (Concat(0), ((3, 4, 2), (1, 4, 2))),
+    (Concat(-2), ((3, 4, 2), (3, 1, 2))),
+    (LpPool2D(2), (6, 6, 2)),
+    (LpPool2D(3, stride=2, padding=1, p=3.0), (5, 6, 2)),
+    (GlobalAvgPool2D(), (3, 4, 5)),
+    (GlobalAvgPool2D(keepdims=True), (3, 4, 5)),
+    (GlobalMaxPool2D(), (3, 4, 5)),
+    (GlobalMaxPool2D(keepdims=True), (3, 4, 5)),
+    (Mean((0, 2)), (3, 4, 5)),
+    (Mean((-1,), keepdims=True), (3, 4, 5)),
+    (LRN(), (2, 3, 8)),
+    (LRN(4, alpha=0.5, beta=0.6, k=2.0), (2, 3, 7)),
+    (LRN(9, alpha=1.0), (5,)),
+    (ConvTranspose2D(3, 3), (4, 5, 2)),
+    (ConvTranspose2D(4, 2, stride=2, groups=2), (3, 4, 6)),
+    (ConvTranspose2D(2, (3, 2), (2, 3), ((1, 0), (0, 1)), (1, 2), (1, 2), bias=False), (3, 4, 5)),
+    (Resize(scale=2), (3, 4, 2)),
+    (Resize((5, 3), mode="linear"), (3, 4, 2)),
+    (Resize((2, 3), mode="linear", antialias=True), (7, 6, 2)),
+    (Resize((7, 6), mode="cubic", coordinates="align_corners"), (4, 4, 2)),
+    (Resize((7, 6), mode="cubic", cubic=-0.5, exclude_outside=True), (4, 4, 2)),
+    (
+        Resize((4, 5), mode="linear", coordinates="tf_crop_and_resize", roi=((-0.2, 1.1), (0.3, 0.8))),
+        (4, 4, 2),
+    ),
     (BatchNorm(), (3, 4, 2)),
     (BatchNorm(scale=False, epsilon=0.1), (5,)),
     (BatchNorm(offset=False), (1, 1, 3)),
@@ -63,6 +141,26 @@ LAYERS = [
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: str(value)[:50])
 def test_backward_is_the_derivative_of_forward(layer, shape):
     assert check_gradient(layer, shape, images=3) < 1e-7
+
+
+def test_a_parameter_gets_the_gradient_of_all_images():
+    network = Network(
+        (
+            Node("grid", Parameter((3, 4, 1))),
+            Node("product", Multiply(), ("input", "grid")),
+            Node("flat", Flatten(), ("product",)),
+        )
+    )
+    x, grid = np.random.default_rng(0).standard_normal((2, 5, 3, 4, 1))
+    params, context = {"grid.value": grid[0]}, Context(training=True)
+    y, saved = network.forward(params, x, context, {})
+    np.testing.assert_array_equal(y, (x * grid[0]).reshape(5, 12))
+    grads = network.backward(params, saved, np.ones_like(y), context, {}, ["grid.value"])
+    np.testing.assert_allclose(grads["grid.value"], x.sum(0), rtol=1e-12)
+
+
+def test_a_max_pool_is_differentiated_outside_of_training_too():
+    assert check_gradient(MaxPool2D(3, stride=2), (6, 7, 2), context=Context()) < 1e-7
 
 
 def test_batch_norm_outside_of_training_is_differentiated_too():

@@ -284,16 +284,6 @@ def test_mnist_cnn_is_the_net_of_the_examples():
     assert sum(array.size for array in net.init(0, (28, 28, 1)).values()) == 1_625_866
 
 
-def test_the_zoo_builds_by_name():
-    assert set(zoo.PREPROCESS) == set(zoo.ZOO)
-    for name in zoo.ZOO:
-        net = zoo.build(name, 7)
-        assert net.name == name and net.output_shape((16, 16, 3)) == (7,)
-    assert zoo.build("lenet", 7).output_shape(SHAPE) == (7,)
-    assert zoo.build("cifar10_quick", 100).output_shape((32, 32, 3)) == (100,)
-    refuse("net is 'resnet1000': choose one of cifar10_quick, lenet", zoo.build, "resnet1000", 10)
-
-
 def test_a_block_of_images_gives_the_scores_of_each_image():
     net = zoo.cifar10_quick()
     params = net.init(0, (32, 32, 3), np.float64)

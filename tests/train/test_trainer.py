@@ -348,7 +348,7 @@ def nothing_trained(match, build):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"net": "resnet1000"}, "net is 'resnet1000': choose one of cifar10_quick, lenet"),
+        ({"net": "resnet1000"}, "net is 'resnet1000': choose one of alexnet, cifar10_quick"),
         ({"plan": "magic"}, "plan is 'magic'"),
         ({"plan": daskconv.plans.Plan("tall", daskconv.Layout(h=2))}, "splits h: only n"),
         ({"plan": daskconv.plans.data(2), "shards": 3}, "shards is 3 but the plan splits n into 2"),

@@ -1,10 +1,7 @@
-"""Networks that people know by name."""
+"""Small networks for small images: the CIFAR-10 net of the slides, LeNet, and the MNIST examples' net."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from daskconv.errors import InputError
 from daskconv.nn.initializers import Normal
 from daskconv.nn.layers import AvgPool2D, Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 from daskconv.nn.network import Network, Sequential
@@ -104,20 +101,3 @@ def mnist_cnn(classes: int = 10) -> Network:
         ],
         name="mnist_cnn",
     )
-
-
-ZOO: dict[str, Callable[[int], Network]] = {
-    "cifar10_quick": cifar10_quick,
-    "lenet": lenet,
-    "mnist_cnn": mnist_cnn,
-}
-
-PREPROCESS = {"cifar10_quick": "mean_image", "lenet": "standardize", "mnist_cnn": "standardize"}
-"""The normalisation that each network's initial weights are made for."""
-
-
-def build(name: str, classes: int) -> Network:
-    """Return the zoo's network of a name, or raise InputError that lists the names."""
-    if name not in ZOO:
-        raise InputError(f"net is {name!r}: choose one of {', '.join(ZOO)}.")
-    return ZOO[name](classes)

@@ -1,0 +1,147 @@
+"""Layers of several inputs: sums, products, and channels side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.nn.layers.activations import axis_of
+from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+
+
+@dataclass(frozen=True)
+class _Elementwise(Layer):
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the shape that the inputs are broadcast to, as NumPy does."""
+        name = type(self).__name__
+        if len(shape) < 2 or not isinstance(shape[0], tuple):
+            raise InputError(f"{name} gets an input of shape {shape}: it needs at least two inputs.")
+        try:
+            return np.broadcast_shapes(*shape)
+        except ValueError:
+            raise InputError(
+                f"{name} gets inputs of shapes {shape}: it needs equal ones, or sides of 1 where they differ."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Add(_Elementwise):
+    """The sum of several inputs, as at the end of a residual block; broadcast where shapes differ.
+
+    Examples
+    --------
+    >>> Add().output_shape(((4, 4, 8), (8,)))
+    (4, 4, 8)
+    """
+
+    def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
+        """Return the sum, in the order of the inputs."""
+        shapes = [array.shape for array in x]
+        arrays = _aligned(x)
+        total = arrays[0] + arrays[1]
+        for other in arrays[2:]:
+            total = total + other
+        return total, shapes
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the output's gradient for each input."""
+        return tuple(_reduced(dy, shape) for shape in saved), {}
+
+
+@dataclass(frozen=True)
+class Subtract(_Elementwise):
+    """The first input less the second."""
+
+    def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
+        """Return the difference."""
+        one, other = _pair(self, _aligned(x))
+        return one - other, [array.shape for array in x]
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient, and its negative."""
+        return (_reduced(dy, saved[0]), _reduced(-dy, saved[1])), {}
+
+
+@dataclass(frozen=True)
+class Multiply(_Elementwise):
+    """The product of two inputs."""
+
+    def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
+        """Return the product; backward needs the inputs."""
+        one, other = _pair(self, _aligned(x))
+        return one * other, x
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient times the other input."""
+        one, other = _aligned(saved)
+        return (_reduced(dy * other, saved[0].shape), _reduced(dy * one, saved[1].shape)), {}
+
+
+@dataclass(frozen=True)
+class Divide(_Elementwise):
+    """The first input over the second."""
+
+    def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
+        """Return the quotient; backward needs the inputs."""
+        one, other = _pair(self, _aligned(x))
+        return one / other, x
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return both gradients."""
+        one, other = _aligned(saved)
+        by_one = dy / other
+        return (_reduced(by_one, saved[0].shape), _reduced(-by_one * one / other, saved[1].shape)), {}
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """Several inputs side by side along an axis; the channels, as at the end of an inception module, when not given."""
+
+    axis: int = -1
+
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the shared sizes, and the sum along the axis."""
+        if not isinstance(shape[0], tuple) or len({len(s) for s in shape}) != 1:
+            raise InputError(f"Concat gets inputs of shapes {shape}: they need the same number of axes.")
+        axis = axis_of(self.axis, shape[0], "Concat") - 1
+        if len({s[:axis] + s[axis + 1 :] for s in shape}) != 1:
+            raise InputError(
+                f"Concat gets inputs of shapes {shape}: all axes but number {axis} have to be equal."
+            )
+        return (*shape[0][:axis], sum(s[axis] for s in shape), *shape[0][axis + 1 :])
+
+    def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
+        """Return the inputs side by side."""
+        axis = axis_of(self.axis, x[0].shape[1:], "Concat")
+        images = max(map(len, x))
+        x = tuple(np.broadcast_to(part, (images, *part.shape[1:])) for part in x)
+        return np.concatenate(x, axis), [part.shape[axis] for part in x]
+
+    def backward(self, params: Arrays, saved: list[int], dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return each input's part of the gradient."""
+        return tuple(np.split(dy, np.cumsum(saved)[:-1], axis_of(self.axis, dy.shape[1:], "Concat"))), {}
+
+
+def _pair(layer: Layer, x: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
+    if len(x) != 2:
+        raise InputError(f"{type(layer).__name__} gets {len(x)} inputs: it needs two.")
+    return x[0], x[1]
+
+
+def _aligned(x: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+    """Return the arrays with as many axes each: images first, then axes of size 1 where an image has fewer."""
+    most = max(array.ndim for array in x)
+    return tuple(array.reshape(len(array), *(1,) * (most - array.ndim), *array.shape[1:]) for array in x)
+
+
+def _reduced(dy: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """Return a gradient summed over the axes along which an input of this shape was broadcast."""
+    if dy.shape == shape:
+        return dy
+    aligned = (shape[0], *(1,) * (dy.ndim - len(shape)), *shape[1:])
+    axes = tuple(axis for axis, size in enumerate(aligned) if size == 1 < dy.shape[axis])
+    return dy.sum(axes, keepdims=True).reshape(shape)

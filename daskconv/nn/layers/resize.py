@@ -1,0 +1,217 @@
+"""Resize: images of another size, by interpolation along rows and columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import floor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.kernels.interpolate import interpolate
+from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+from daskconv.nn.layers.conv import images_shape
+
+MODES = ("nearest", "linear", "cubic")
+COORDINATES = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+)
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@dataclass(frozen=True)
+class Resize(Layer):
+    """Images interpolated to another size, with the options of ONNX's Resize.
+
+    Parameters
+    ----------
+    size : (int, int), optional
+        Rows and columns of the output; or else
+    scale : float or (float, float), optional
+        What to multiply them by; the output's size is rounded down.
+    mode : {"nearest", "linear", "cubic"}
+        The nearest pixel, or sums of 2x2 or 4x4 pixels.
+    coordinates : str
+        Which place of the input an output pixel has: "half_pixel" (centres of pixels), "half_pixel_symmetric",
+        "pytorch_half_pixel", "align_corners", "asymmetric" (upper left corners) or "tf_crop_and_resize".
+    nearest : {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}
+        How a place is rounded to a pixel.
+    cubic : float
+        The cubic's coefficient: -0.75 (PyTorch, ONNX) or -0.5 (Keys 1981).
+    exclude_outside : bool
+        Pixels outside of the image count nothing, instead of those of its edge.
+    antialias : bool
+        Widen the sums where the output is smaller.
+    roi : ((float, float), (float, float)), optional
+        For "tf_crop_and_resize": first and last place of rows and columns, as shares of the image.
+    extrapolation : float
+        For "tf_crop_and_resize": the value of places outside of the image.
+
+    Examples
+    --------
+    >>> Resize(scale=2).output_shape((4, 5, 3))
+    (8, 10, 3)
+    """
+
+    size: tuple[int, int] | None = None
+    scale: float | tuple[float, float] | None = None
+    mode: str = "nearest"
+    coordinates: str = "half_pixel"
+    nearest: str = "round_prefer_floor"
+    cubic: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+    roi: tuple[tuple[float, float], tuple[float, float]] | None = None
+    extrapolation: float = 0.0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (h, w, c)."""
+        h, w, c = images_shape(shape, "Resize")
+        self._check()
+        sizes = tuple(len(table.outside) for table in self._tables((h, w)))
+        if min(sizes) < 1:
+            raise InputError(
+                f"Resize makes nothing, {sizes}, of images of ({h}, {w}) pixels: use a larger scale."
+            )
+        return (*sizes, c)
+
+    def _check(self) -> None:
+        for name, value, known in (
+            ("mode", self.mode, MODES),
+            ("coordinates", self.coordinates, COORDINATES),
+            ("nearest", self.nearest, ROUNDINGS),
+        ):
+            if value not in known:
+                raise InputError(f"Resize has {name} {value!r}: choose one of {', '.join(known)}.")
+        if (self.size is None) == (self.scale is None):
+            raise InputError(f"Resize has size {self.size} and scale {self.scale}: give one of them.")
+
+    def _tables(self, image: tuple[int, int]) -> tuple[Table, Table]:
+        return _table(self, 0, image[0]), _table(self, 1, image[1])
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return the images in their new size; backward needs the shape."""
+        rows, columns = self._tables(x.shape[1:3])
+        y = interpolate(np.ascontiguousarray(x), 1, rows.index, rows.weight)
+        y = interpolate(y, 2, columns.index, columns.weight)
+        y[:, rows.outside] = self.extrapolation
+        y[:, :, columns.outside] = self.extrapolation
+        return y, x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient: each pixel gets what it gave."""
+        rows, columns = self._tables(saved[1:3])
+        dy = np.array(dy)
+        dy[:, rows.outside] = 0
+        dy[:, :, columns.outside] = 0
+        dx = interpolate(dy, 2, columns.back_index, columns.back_weight)
+        return interpolate(dx, 1, rows.back_index, rows.back_weight), {}
+
+
+def Upsample(scale: int | tuple[int, int], mode: str = "nearest") -> Resize:
+    """Return a Resize by a whole number: each pixel ``scale`` times, or linear between the centres of pixels.
+
+    Examples
+    --------
+    >>> Upsample(2).forward({}, np.array([[[[1.0], [2.0]]]]), Context())[0].tolist()
+    [[[[1.0], [1.0], [2.0], [2.0]], [[1.0], [1.0], [2.0], [2.0]]]]
+    """
+    if mode == "nearest":
+        return Resize(scale=scale, coordinates="asymmetric", nearest="floor")
+    return Resize(scale=scale, mode=mode)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """How one axis is interpolated, forwards and back, and which outputs lie outside of the image."""
+
+    index: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    back_index: NDArray[np.int64]
+    back_weight: NDArray[np.float64]
+    outside: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=256)
+def _table(layer: Resize, axis: int, size: int) -> Table:
+    scales = layer.scale if isinstance(layer.scale, tuple) else (layer.scale,) * 2
+    given = scales[axis]
+    outputs = floor(size * given) if given is not None else layer.size[axis]  # type: ignore[index]
+    scale = outputs / size if given is None else given
+    roi = layer.roi[axis] if layer.roi else (0.0, 1.0)
+    matrix = np.zeros((max(outputs, 0), size))
+    outside = np.zeros(max(outputs, 0), bool)
+    for output in range(outputs):
+        place = _place(layer.coordinates, output, scale, size, outputs, roi)
+        outside[output] = layer.coordinates == "tf_crop_and_resize" and not 0 <= place <= size - 1
+        taps, weights = _taps(layer, place, scale)
+        if layer.exclude_outside:
+            weights = np.where((taps >= 0) & (taps < size), weights, 0)
+            weights = weights / weights.sum()
+        np.add.at(matrix[output], np.clip(taps, 0, size - 1), weights)
+    return Table(*_compact(matrix), *_compact(matrix.T), outside)
+
+
+def _place(
+    coordinates: str, output: int, scale: float, size: int, outputs: int, roi: tuple[float, float]
+) -> float:
+    """Return the place in the input that an output pixel has."""
+    if coordinates == "align_corners":
+        return output * (size - 1) / (outputs - 1) if outputs > 1 else 0.0
+    if coordinates == "asymmetric":
+        return output / scale
+    if coordinates == "tf_crop_and_resize":
+        start, end = roi
+        if outputs == 1:
+            return (start + end) * (size - 1) / 2
+        return start * (size - 1) + output * (end - start) * (size - 1) / (outputs - 1)
+    if coordinates == "pytorch_half_pixel" and outputs == 1:
+        return 0.0
+    place = (output + 0.5) / scale - 0.5
+    if coordinates == "half_pixel_symmetric":
+        place += size / 2 * (1 - outputs / (scale * size))
+    return place
+
+
+def _taps(layer: Resize, place: float, scale: float) -> tuple[NDArray, NDArray]:
+    """Return the pixels that an output is the sum of, and their weights."""
+    if layer.mode == "nearest":
+        return np.array([_rounded(place, layer.nearest)]), np.ones(1)
+    shrink = min(scale, 1.0) if layer.antialias else 1.0
+    reach = 1 if layer.mode == "linear" else 2
+    first = floor(place)
+    start = floor(-reach / shrink) + 1
+    offsets = np.arange(start, 2 - start)
+    distances = np.abs(offsets - (place - first)) * shrink
+    weights = np.maximum(1 - distances, 0) if layer.mode == "linear" else _cubic(distances, layer.cubic)
+    return first + offsets, weights / weights.sum()
+
+
+def _rounded(place: float, rounding: str) -> int:
+    if rounding == "floor":
+        return floor(place)
+    if rounding == "ceil":
+        return -floor(-place)
+    return -floor(-(place - 0.5)) if rounding == "round_prefer_floor" else floor(place + 0.5)
+
+
+def _cubic(distance: NDArray, a: float) -> NDArray:
+    """Return the cubic convolution kernel (Keys 1981) at distances of at least 0."""
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def _compact(matrix: NDArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return a matrix of few numbers a row as the places and values of those."""
+    most = max(int((matrix != 0).sum(1).max(initial=0)), 1)
+    order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :most]
+    return order, np.take_along_axis(matrix, order, 1)

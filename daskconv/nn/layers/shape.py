@@ -1,0 +1,264 @@
+"""Layers that move values and compute none: Flatten, Reshape, Transpose, Pad, Slice, ChannelShuffle, Parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.nn.initializers import Constant, Initializer
+from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """(h, w, c) to (h * w * c,), channels last."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the product of the sizes."""
+        return (prod(shape),)
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return a view."""
+        return x.reshape(len(x), -1), x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return a view in the input's shape."""
+        return dy.reshape(saved), {}
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """An image's values in another shape, in the order in which they lie; one size may be -1.
+
+    Examples
+    --------
+    >>> Reshape((-1, 8)).output_shape((4, 4, 16))
+    (32, 8)
+    """
+
+    shape: tuple[int, ...]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape, with the size that was left open."""
+        known, whole = prod(size for size in self.shape if size != -1), prod(shape)
+        opened = self.shape.count(-1)
+        fits = known == whole if not opened else known > 0 and whole % known == 0
+        if opened > 1 or any(size < -1 for size in self.shape) or not fits:
+            raise InputError(
+                f"Reshape to {self.shape} gets an input of shape {shape}: give sizes whose product is {whole}, one of "
+                "them may be -1."
+            )
+        return tuple(whole // known if size == -1 else size for size in self.shape)
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return a view."""
+        return x.reshape(len(x), *self.output_shape(x.shape[1:])), x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return a view in the input's shape."""
+        return dy.reshape(saved), {}
+
+
+@dataclass(frozen=True)
+class Transpose(Layer):
+    """An image's axes in another order: (2, 0, 1) turns (h, w, c) into (c, h, w)."""
+
+    order: tuple[int, ...]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the sizes in that order."""
+        if sorted(self.order) != list(range(len(shape))):
+            raise InputError(
+                f"Transpose has order {self.order} but gets an input of shape {shape}: name each of its axes once."
+            )
+        return tuple(shape[axis] for axis in self.order)
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return the values in their new order."""
+        return np.ascontiguousarray(x.transpose(0, *(axis + 1 for axis in self.order))), None
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient in the input's order."""
+        return np.ascontiguousarray(dy.transpose(0, *(axis + 1 for axis in np.argsort(self.order)))), {}
+
+
+@dataclass(frozen=True)
+class Pad(Layer):
+    """A border around an image's values.
+
+    Parameters
+    ----------
+    padding : tuple of (int, int)
+        Elements before and after, for each axis: ((top, bottom), (left, right), (0, 0)) for an image. Negative numbers
+        take elements away.
+    mode : {"constant", "reflect", "edge"}
+        What the border holds: ``value``, the image mirrored at its outermost elements, or these themselves.
+    value : float
+
+    Examples
+    --------
+    >>> Pad(((1, 1), (2, 2), (0, 0))).output_shape((4, 4, 3))
+    (6, 8, 3)
+    """
+
+    padding: tuple[tuple[int, int], ...]
+    mode: str = "constant"
+    value: float = 0.0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the sizes with the border."""
+        if self.mode not in ("constant", "reflect", "edge"):
+            raise InputError(f"Pad has mode {self.mode!r}: choose constant, reflect or edge.")
+        if len(self.padding) != len(shape):
+            raise InputError(
+                f"Pad has padding {self.padding} but gets an input of shape {shape}: give a pair for each axis."
+            )
+        sizes = tuple(
+            size + before + after for size, (before, after) in zip(shape, self.padding, strict=True)
+        )
+        if min(sizes) < 1:
+            raise InputError(
+                f"Pad has padding {self.padding}, which leaves nothing of an input of shape {shape}."
+            )
+        return sizes
+
+    def _indices(self, shape: Shape) -> list[NDArray]:
+        """Return, for each axis of the output, the element of the input that is read; -1 where there is none."""
+        return [_sources(size, pair, self.mode) for size, pair in zip(shape, self.padding, strict=True)]
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return the padded values."""
+        y = x
+        for axis, sources in enumerate(self._indices(x.shape[1:]), 1):
+            if not np.array_equal(sources, np.arange(y.shape[axis])):
+                y = np.take(y, np.maximum(sources, 0), axis)
+                y[(slice(None),) * axis + (sources < 0,)] = self.value
+        return y, x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient, with what the border read added to where it read it."""
+        for axis, sources in enumerate(self._indices(saved[1:]), 1):
+            if not np.array_equal(sources, np.arange(saved[axis])):
+                lines, real = np.moveaxis(dy, axis, 0), sources >= 0
+                part = np.zeros((saved[axis], *lines.shape[1:]), dy.dtype)
+                np.add.at(part, sources[real], lines[real])
+                dy = np.moveaxis(part, 0, axis)
+        return dy, {}
+
+
+def _sources(size: int, pair: tuple[int, int], mode: str) -> NDArray[np.int64]:
+    at = np.arange(-pair[0], size + pair[1])
+    if mode == "edge":
+        return np.clip(at, 0, size - 1)
+    if mode == "reflect":
+        period = max(2 * (size - 1), 1)
+        return size - 1 - np.abs(size - 1 - at % period) if size > 1 else np.zeros_like(at)
+    return np.where((at >= 0) & (at < size), at, -1)
+
+
+@dataclass(frozen=True)
+class Slice(Layer):
+    """A part of an image's values: from ``starts`` to before ``stops`` in ``steps``, for each axis as Python slices.
+
+    Examples
+    --------
+    >>> Slice((0, None, None), (2, None, None), (1, 2, 1)).output_shape((4, 4, 3))
+    (2, 2, 3)
+    """
+
+    starts: tuple[int | None, ...]
+    stops: tuple[int | None, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def _slices(self) -> tuple[slice, ...]:
+        return tuple(map(slice, self.starts, self.stops, self.steps))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the sizes that are left."""
+        if not len(self.starts) == len(self.stops) == len(self.steps) == len(shape) or 0 in self.steps:
+            raise InputError(
+                f"Slice has starts {self.starts}, stops {self.stops} and steps {self.steps} but gets an input of shape "
+                f"{shape}: give one of each for each axis, and no step of 0."
+            )
+        sizes = tuple(len(range(size)[part]) for size, part in zip(shape, self._slices, strict=True))
+        if 0 in sizes:
+            raise InputError(f"Slice leaves nothing of an input of shape {shape}: {sizes}.")
+        return sizes
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return a copy of the part."""
+        return np.ascontiguousarray(x[(slice(None), *self._slices)]), x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient in its place, and 0 around it."""
+        dx = np.zeros((len(dy), *saved[1:]), dy.dtype)
+        dx[(slice(None), *self._slices)] = dy
+        return dx, {}
+
+
+@dataclass(frozen=True)
+class ChannelShuffle(Layer):
+    """Channels of groups dealt out in turn, so that the next grouped convolution mixes them (Zhang et al. 2018)."""
+
+    groups: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape."""
+        if self.groups < 1 or shape[-1] % self.groups:
+            raise InputError(
+                f"ChannelShuffle has {self.groups} groups, which do not divide {shape[-1]} channels."
+            )
+        return shape
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return the channels in their new order."""
+        return _dealt(x, self.groups), None
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient in the input's order."""
+        return _dealt(dy, dy.shape[-1] // self.groups), {}
+
+
+def _dealt(x: NDArray, groups: int) -> NDArray:
+    parts = x.reshape(*x.shape[:-1], groups, -1)
+    return np.ascontiguousarray(parts.swapaxes(-1, -2)).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Parameter(Layer):
+    """An array that is learnt, the same for all images; what it reads is not used.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    init : Initializer
+        How "value" starts.
+    """
+
+    is_constant: ClassVar[bool] = True
+
+    shape: tuple[int, ...]
+    init: Initializer = Constant(0.0)
+
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the array's shape."""
+        return self.shape
+
+    def weights(self, shape: Any) -> Mapping[str, tuple[Shape, Initializer]]:
+        """Return "value"."""
+        return {"value": (self.shape, self.init)}
+
+    def forward(self, params: Arrays, x: Any, context: Context) -> tuple[NDArray, Any]:
+        """Return the array as that of one image, which is broadcast over all."""
+        return params["value"][None], x
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return no gradient by the input, and that of the array."""
+        return np.zeros_like(saved), {"value": dy.sum(0)}
