@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from daskconv.plan import partition as plans
     from daskconv.plan.program import Program
     from daskconv.plan.tune import tune
+    from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
     from daskconv.train.files import load
     from daskconv.train.history import History
     from daskconv.train.model import Model
@@ -123,6 +124,7 @@ _ROOMS = {
     "nn.network": ["Network", "Node", "Sequential"],
     "plan.program": ["Program"],
     "plan.tune": ["tune"],
+    "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
     "train.files": ["load"],
     "train.history": ["History"],
     "train.model": ["Model"],
@@ -146,10 +148,12 @@ __all__ = [
     "SGD",
     "Accuracy",
     "Add",
+    "Augmentation",
     "AvgPool2D",
     "BatchNorm",
     "ChannelShuffle",
     "Clip",
+    "ColorJitter",
     "Concat",
     "ConfusionMatrix",
     "Constant",
@@ -189,6 +193,8 @@ __all__ = [
     "Pad",
     "Parameter",
     "Program",
+    "RandomCrop",
+    "RandomFlip",
     "ReLU",
     "Reshape",
     "Resize",

@@ -26,7 +26,7 @@ _GRACE = 1.0  # seconds that the rank which speaks gets to do so
 
 _FIXED = {
     *("net", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
-    *("batch_size", "normalize", "method", "precision", "plan", "shards", "seed"),
+    *("batch_size", "normalize", "method", "precision", "plan", "shards", "seed", "augment"),
 }
 
 
@@ -40,7 +40,12 @@ def main_group() -> None:
 @click.option(
     "--data", required=True, help="digits, cifar10, FILE.npz, FOLDER of classes, FILE.zarr or archive."
 )
-@click.option("--net", default="lenet", show_default=True, help="lenet, mnist_cnn or cifar10_quick.")
+@click.option(
+    "--net",
+    default="lenet",
+    show_default=True,
+    help="One of the zoo: lenet, mnist_cnn, cifar10_quick, resnet20, googlenet ...",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
 @click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
@@ -56,6 +61,7 @@ def main_group() -> None:
 )
 @click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
               help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
+@click.option("--augment", default="", help="Changes of training images: crop, flip, jitter, with commas.")
 @click.option(
     "--method",
     default="auto",
@@ -139,6 +145,7 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
         seed=options["seed"],
         shards=options["shards"],
         preprocess=options["normalize"] or zoo.PREPROCESS[options["net"]],
+        augment=[name.strip() for name in options["augment"].split(",") if name.strip()],
         class_names=data.class_names,
         threads=options["threads"],
     )
@@ -169,6 +176,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
         precision=saved["precision"],
         seed=saved["seed"],
         shards=saved["shards"],
+        augment=saved.get("augment", ()),
         metrics=saved["metrics"],
         trainable=saved["trainable"],
         class_names=checkpoint.model.class_names,

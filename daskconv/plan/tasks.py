@@ -22,8 +22,8 @@ Indices = NDArray[np.int64]
 class Data(Protocol):
     """Images with targets, read by number; every worker holds one and reads only what it needs."""
 
-    def take(self, indices: Indices) -> tuple[NDArray, NDArray, NDArray]:
-        """Return normalised images (n, h, w, c), targets (n, ...) and weights (n,)."""
+    def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
+        """Return normalised images (n, h, w, c), targets (n, ...) and weights (n,); augmented for an epoch of training."""
 
     def batches(self, epoch: int) -> Sequence[Indices]:
         """Return the image numbers of each step of an epoch."""
@@ -127,7 +127,7 @@ def block_partial(
     """Run a block of images forward and backward."""
     if not len(indices):
         return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
-    x, y, weight = data.take(indices)
+    x, y, weight = data.take(indices, epoch)
     context = Context(
         True,
         threads=threads,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daskconv.errors import DataError, InputError
 from daskconv.nn.losses import Loss, mean_squared_error, takes_classes
 from daskconv.nn.network import Network
+from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.normalize import Normalize
 
 Indices = NDArray[np.int64]
@@ -38,6 +39,8 @@ class ArrayData:
     normalize : Normalize, optional
     batch_size, seed : int
         How :meth:`batches` cuts and shuffles.
+    augment : sequence of Augmentation
+        Done to raw images, while training.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class ArrayData:
         normalize: Normalize | None = None,
         batch_size: int = 1,
         seed: int = 0,
+        augment: Sequence[Augmentation] = (),
         name: str = "x",
     ) -> None:
         x, y = as_images(x, name), as_array(y)
@@ -63,14 +67,16 @@ class ArrayData:
         self.y = y
         self.weight = _weights(weight, len(x))
         self.normalize = normalize
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.augment = batch_size, seed, tuple(augment)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, indices: Indices) -> tuple[NDArray, NDArray, NDArray]:
-        """Return normalised images, targets and weights."""
+    def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
+        """Return normalised images, targets and weights; augmented ones for an epoch of training."""
         x = self.images.take(indices)
+        if epoch is not None and self.augment:
+            x = augmented(x, self.augment, self.seed, epoch, indices)
         if self.normalize is not None:
             x = self.normalize(x)
         elif x.dtype != np.float32:

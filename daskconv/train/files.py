@@ -20,6 +20,7 @@ from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network, Node
 from daskconv.nn.specs import from_plain, kinds_of, to_plain
 from daskconv.plan.tasks import Position, TrainState
+from daskconv.train.augment import Augmentation
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import Optimizer
@@ -106,7 +107,7 @@ def load_checkpoint(path: Path_) -> Checkpoint:
 
 def from_plain_options(plain: dict[str, Any]) -> dict[str, Any]:
     """Return saved options with their specs restored."""
-    kinds = kinds_of(Optimizer, Schedule, Metric)
+    kinds = kinds_of(Augmentation, Optimizer, Schedule, Metric)
 
     def restore(value: Any) -> Any:
         if isinstance(value, dict) and "kind" not in value:

@@ -24,6 +24,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
+from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
@@ -63,6 +64,8 @@ class Trainer:
         Logical shards S, a constant of the plan and never the number of workers; 4 when not given.
     preprocess : str or Normalize, optional
         "mean_image", "standardize", "unit" or a Normalize; saved with the model.
+    augment : sequence of str or Augmentation
+        "crop", "flip", "jitter", :class:`daskconv.RandomCrop` ...: changes of training images, anew each epoch.
     metrics : sequence of str or Metric
         "accuracy", "top5", "confusion_matrix" or your own.
     trainable : sequence of str, optional
@@ -96,6 +99,7 @@ class Trainer:
         seed: int = 0,
         shards: int | None = None,
         preprocess: str | Normalize | None = None,
+        augment: Sequence[str | Augmentation] = (),
         metrics: Sequence[str | Metric] = ("accuracy",),
         trainable: Sequence[str] | None = None,
         class_names: Sequence[str] = (),
@@ -120,6 +124,7 @@ class Trainer:
         self.method, self.precision, self.seed = method, check_precision(precision), _check_seed(seed)
         self.threads = None if threads is None else check_threads(threads)
         self.preprocess = preprocess
+        self.augment = resolve_augmentations(augment)
         self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
         self.class_names = tuple(class_names)
         self.history = History()
@@ -198,7 +203,7 @@ class Trainer:
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)
-        train = self._data(x, y, "x", weight=sample_weight, batch_size=batch_size)
+        train = self._data(x, y, "x", weight=sample_weight, batch_size=batch_size, augment=self.augment)
         data = {"train": train}
         if validation_data is not None:
             if len(validation_data) != 2:
@@ -341,6 +346,7 @@ class Trainer:
             "precision": self.precision,
             "methods": program.methods,
             "tuning": program.tuning,
+            "augment": self.augment,
             "metrics": self.metrics,
             "trainable": program.trainable,
         }

@@ -60,7 +60,7 @@ class Images:
     y: np.ndarray
     weight: np.ndarray
 
-    def take(self, indices):
+    def take(self, indices, epoch=None):
         return self.x[indices], self.y[indices], self.weight[indices]
 
     def __len__(self):
@@ -194,9 +194,9 @@ PROGRAMS: dict = {}
 class Noting(Images):
     """Images that note which of them were read together."""
 
-    def take(self, indices):
+    def take(self, indices, epoch=None):
         self.taken = [*getattr(self, "taken", []), tuple(indices)]
-        return super().take(indices)
+        return super().take(indices, epoch)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 6])
