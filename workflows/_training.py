@@ -89,7 +89,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class TimedLayer(daskconv.Layer):
-    """A layer whose two passes are watched; in everything else it is the layer."""
+    """A layer whose two passes are watched; in everything else, but for fusion, it is the layer."""
 
     layer: daskconv.Layer
     forward: Callable = field(compare=False)
@@ -100,6 +100,12 @@ class TimedLayer(daskconv.Layer):
 
     def weights(self, shape: Any) -> Any:
         return self.layer.weights(shape)
+
+    def statistics(self, shape: Any) -> Any:
+        return self.layer.statistics(shape)
+
+    def follow(self, running: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        return self.layer.follow(running, batch)
 
     def flops(self, shape: Any) -> int:
         return self.layer.flops(shape)

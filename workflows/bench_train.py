@@ -6,7 +6,7 @@ python workflows/bench_train.py --nets cifar10_quick --epoch --data cifar10.npz
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -14,17 +14,12 @@ from typing import Any
 
 import numpy as np
 from _measure import alternate, arguments, machine, ratios, show, show_machine, write_json
+from _torch import TorchNetwork, torch
 from _training import DECAY, MOMENTUM, RATE, laps, local_run, random_images
 
 import daskconv
 from daskconv.graph.threads import available_threads
 from daskconv.kernels import lowering
-
-try:
-    import torch
-    from torch import nn
-except ImportError:
-    raise SystemExit("bench_train.py compares with PyTorch: pip install 'daskconv[bench]'.") from None
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPOCH_IMAGES = 50_000
@@ -34,32 +29,15 @@ VGG11 = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
 
 @dataclass(frozen=True)
 class Case:
-    """A net in both libraries; their layers with weights come in the same order."""
+    """A net, its images and how many a step has."""
 
     network: Callable[[], daskconv.Network]
-    module: Callable[[], nn.Module]
     input_shape: tuple[int, int, int]
     batch: int
 
-
-def torch_cifar10_quick() -> nn.Module:
-    def average() -> nn.Module:
-        return nn.AvgPool2d(3, stride=2, ceil_mode=True, count_include_pad=False)
-
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 5, padding=2),
-        nn.MaxPool2d(3, stride=2, ceil_mode=True),
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 5, padding=2),
-        nn.ReLU(),
-        average(),
-        nn.Conv2d(32, 64, 5, padding=2),
-        nn.ReLU(),
-        average(),
-        nn.Flatten(),
-        nn.Linear(1024, 64),
-        nn.Linear(64, 10),
-    )
+    def module(self) -> TorchNetwork:
+        """Return the net in PyTorch, with the same weights."""
+        return TorchNetwork(self.network(), self.input_shape)
 
 
 def vgg11() -> daskconv.Network:
@@ -76,21 +54,12 @@ def vgg11() -> daskconv.Network:
     return daskconv.Sequential([*layers, daskconv.Flatten(), daskconv.Dense(10)], name="vgg11")
 
 
-def torch_vgg11() -> nn.Module:
-    layers: list[nn.Module] = []
-    channels = 3
-    for filters in VGG11:
-        if filters:
-            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
-            channels = filters
-        else:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10))
-
-
 CASES = {
-    "cifar10_quick": Case(daskconv.zoo.cifar10_quick, torch_cifar10_quick, (32, 32, 3), 100),
-    "vgg11": Case(vgg11, torch_vgg11, (32, 32, 3), 128),
+    "cifar10_quick": Case(daskconv.zoo.cifar10_quick, (32, 32, 3), 100),
+    "vgg11": Case(vgg11, (32, 32, 3), 128),
+    "resnet20": Case(daskconv.zoo.resnet20, (32, 32, 3), 128),
+    "googlenet": Case(daskconv.zoo.googlenet, (224, 224, 3), 16),
+    "resnet18": Case(daskconv.zoo.resnet18, (224, 224, 3), 16),
 }
 
 
@@ -184,7 +153,6 @@ def contestants(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> dict[
 def torch_run(case: Case, x: np.ndarray, y: np.ndarray, layout: str) -> Callable[[], Any]:
     """Return PyTorch's epoch: images wait as uint8, in the layout that its convolutions read."""
     module = case.module()
-    copy_weights(case, module)
     module = module.to(memory_format=LAYOUTS[layout])
     images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=LAYOUTS[layout])
     mean = torch.from_numpy(x.mean(0, dtype=np.float64).astype(np.float32)).permute(2, 0, 1)
@@ -193,7 +161,7 @@ def torch_run(case: Case, x: np.ndarray, y: np.ndarray, layout: str) -> Callable
 
 
 def torch_epoch(
-    module: nn.Module,
+    module: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     mean: torch.Tensor,
@@ -203,7 +171,7 @@ def torch_epoch(
     total = 0.0
     for indices in torch.randperm(len(images)).split(batch):
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(module(images[indices].float().sub_(mean)), y[indices])
+        loss = torch.nn.functional.cross_entropy(module(images[indices].float().sub_(mean)), y[indices])
         loss.backward()
         optimizer.step()
         total += loss.item() * len(indices)
@@ -212,48 +180,19 @@ def torch_epoch(
 
 def check_same(case: Case, x: np.ndarray) -> None:
     """End where the two nets make different scores of the same weights: they would not be one net."""
-    network, module = case.network(), case.module()
-    copy_weights(case, module)
-    params, methods = network.init(0, case.input_shape), network.choose_methods(case.input_shape, "auto")
-    images = x.astype(np.float32) - 128
-    ours, _ = network.forward(params, images, daskconv.Context(), methods)
+    network, module = case.network(), case.module().eval()
+    params, methods = (
+        network.init(0, case.input_shape),
+        network.choose_methods(case.input_shape, "auto", "exact"),
+    )
+    images = x[:4].astype(np.float32) - 128
+    context = daskconv.Context(statistics=network.init_statistics(case.input_shape))
+    ours, _ = network.forward(params, images, context, methods)
     with torch.no_grad():
         theirs = module(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     error = abs(ours - theirs).max() / abs(theirs).max()
     if not error < 1e-4:
         raise SystemExit(f"The nets differ: from the same weights, scores are {error:.1e} apart.")
-
-
-def copy_weights(case: Case, module: nn.Module) -> None:
-    """Give PyTorch daskconv's initial weights."""
-    network = case.network()
-    params = network.init(0, case.input_shape)
-    modules = (part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear))
-    with torch.no_grad():
-        for (name, weight), part in zip(_weights(network, params, case.input_shape), modules, strict=True):
-            part.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-            part.bias.copy_(torch.from_numpy(params[f"{name}.bias"]))
-
-
-def _weights(
-    network: daskconv.Network, params: dict[str, np.ndarray], input_shape: tuple[int, int, int]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each layer's weights in PyTorch's order of axes: k c r s, and k c h w behind a Flatten."""
-    shapes = network.shapes(input_shape)
-    image: tuple[int, ...] = ()
-    for node in network.nodes:
-        if isinstance(node.layer, daskconv.Flatten):
-            image = shapes[node.inputs[0]]
-        if f"{node.name}.weight" not in params:
-            continue
-        weight = params[f"{node.name}.weight"]
-        if weight.ndim == 4:
-            yield node.name, weight.transpose(3, 2, 0, 1)
-            continue
-        units = weight.shape[1]
-        if image:
-            weight, image = weight.reshape(*image, units).transpose(2, 0, 1, 3).reshape(-1, units), ()
-        yield node.name, weight.T
 
 
 def profile(name: str, x: np.ndarray, y: np.ndarray, rounds: int) -> list[dict[str, Any]]:
@@ -270,8 +209,10 @@ def profile(name: str, x: np.ndarray, y: np.ndarray, rounds: int) -> list[dict[s
 def _part(node: daskconv.Node) -> str:
     if isinstance(node.layer, daskconv.Conv2D):
         return "rest of convolutions"
-    if isinstance(node.layer, daskconv.MaxPool2D | daskconv.AvgPool2D):
+    if isinstance(node.layer, daskconv.MaxPool2D | daskconv.AvgPool2D | daskconv.GlobalAvgPool2D):
         return "pooling"
+    if isinstance(node.layer, daskconv.BatchNorm | daskconv.LRN):
+        return "normalisation"
     return "rest of dense" if isinstance(node.layer, daskconv.Dense) else "pointwise"
 
 

@@ -285,7 +285,7 @@ class Network:
         """
         needed = self._needs_grad(params, trainable)
         grads = {} if grads is None else grads
-        by_node = _by_node(params)
+        by_node, learning = _by_node(params), _by_node({name: name for name in trainable})
         flowing: dict[str, NDArray] = {self.nodes[-1].name: dy}
 
         def flow(name: str, part: NDArray) -> None:
@@ -303,17 +303,17 @@ class Network:
             flow(tail.add, gradient)
             if node.name not in needed:
                 continue
-            wanted = [name for name in trainable if name.rpartition(".")[0] == node.name]
+            wanted = learning.get(node.name, {})
             here = context.at(
                 position,
                 methods.get(node.name, {}),
                 needs_input_grad=any(name in needed for name in node.inputs),
                 needs_weight_grad=bool(wanted),
-                grads={name.rpartition(".")[2]: grads[name] for name in wanted if name in grads},
+                grads={weight: grads[name] for weight, name in wanted.items() if name in grads},
             )
             dx, of_weights = node.layer.backward(by_node.get(node.name, {}), tape, gradient, here)
-            for name in wanted:
-                grads[name] = of_weights[name.rpartition(".")[2]]
+            for weight, name in wanted.items():
+                grads[name] = of_weights[weight]
             for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):
                 flow(name, part)
         return grads
@@ -403,12 +403,12 @@ def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network
     return Network(tuple(nodes), name)
 
 
-def _by_node(params: Arrays) -> dict[str, Arrays]:
-    """Return each node's parameters, or statistics, by their short names."""
-    by_node: dict[str, Arrays] = {}
-    for name, array in params.items():
+def _by_node(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what belongs to each node, such as its parameters, by their short names."""
+    by_node: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
         node, _, weight = name.rpartition(".")
-        by_node.setdefault(node, {})[weight] = array
+        by_node.setdefault(node, {})[weight] = value
     return by_node
 
 

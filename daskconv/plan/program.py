@@ -119,7 +119,7 @@ class Program:
         gradients, after = self.segments
         head = (
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
-            f"blocks of {self.block_images} images"
+            f"blocks of {min(self.block_images, -(-self.batch_size // self.shards))} images"
         )
         head += f", tuning {self.tuning}" if self.tuning else ""
         methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]

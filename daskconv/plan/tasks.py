@@ -23,7 +23,7 @@ class Data(Protocol):
     """Images with targets, read by number; every worker holds one and reads only what it needs."""
 
     def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
-        """Return normalised images (n, h, w, c), targets (n, ...) and weights (n,); augmented for an epoch of training."""
+        """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""
 
     def batches(self, epoch: int) -> Sequence[Indices]:
         """Return the image numbers of each step of an epoch."""

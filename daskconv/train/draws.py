@@ -29,7 +29,7 @@ def uniform(seed: int, epoch: int, images: NDArray[np.int64], stream: int, count
             _numbers(count),
         ):
             state = _mixed((state ^ number) + _GOLDEN)
-    return (state >> np.uint64(11)) * 2.0**-53
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _numbers(count: int) -> NDArray[np.uint64]:

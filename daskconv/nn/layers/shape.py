@@ -128,38 +128,52 @@ class Pad(Layer):
             )
         return sizes
 
-    def _indices(self, shape: Shape) -> list[NDArray]:
-        """Return, for each axis of the output, the element of the input that is read; -1 where there is none."""
-        return [_sources(size, pair, self.mode) for size, pair in zip(shape, self.padding, strict=True)]
-
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the padded values."""
-        y = x
-        for axis, sources in enumerate(self._indices(x.shape[1:]), 1):
-            if not np.array_equal(sources, np.arange(y.shape[axis])):
-                y = np.take(y, np.maximum(sources, 0), axis)
-                y[(slice(None),) * axis + (sources < 0,)] = self.value
+        pads, inside = _outer(self.padding), _inner(self.padding)
+        x_inside = x[inside]
+        if self.mode == "constant":
+            y = np.full(
+                [size + sum(pair) for size, pair in zip(x_inside.shape, pads, strict=True)],
+                self.value,
+                x.dtype,
+            )
+            y[_place(pads, x_inside.shape)] = x_inside
+        else:
+            y = np.pad(x_inside, pads, self.mode)  # type: ignore[call-overload]
         return y, x.shape
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient, with what the border read added to where it read it."""
-        for axis, sources in enumerate(self._indices(saved[1:]), 1):
-            if not np.array_equal(sources, np.arange(saved[axis])):
-                lines, real = np.moveaxis(dy, axis, 0), sources >= 0
-                part = np.zeros((saved[axis], *lines.shape[1:]), dy.dtype)
-                np.add.at(part, sources[real], lines[real])
-                dy = np.moveaxis(part, 0, axis)
-        return dy, {}
+        pads, inside = _outer(self.padding), _inner(self.padding)
+        dx = np.zeros(saved, dy.dtype)
+        kept = dx[inside]
+        if self.mode == "constant":
+            kept[...] = dy[_place(pads, kept.shape)]
+            return dx, {}
+        for axis, pair in enumerate(pads):
+            lines = np.moveaxis(dy, axis, 0)
+            sources = np.pad(np.arange(kept.shape[axis]), pair, self.mode)  # type: ignore[call-overload]
+            part = np.zeros((kept.shape[axis], *lines.shape[1:]), dy.dtype)
+            np.add.at(part, sources, lines)
+            dy = np.moveaxis(part, 0, axis)
+        kept[...] = dy
+        return dx, {}
 
 
-def _sources(size: int, pair: tuple[int, int], mode: str) -> NDArray[np.int64]:
-    at = np.arange(-pair[0], size + pair[1])
-    if mode == "edge":
-        return np.clip(at, 0, size - 1)
-    if mode == "reflect":
-        period = max(2 * (size - 1), 1)
-        return size - 1 - np.abs(size - 1 - at % period) if size > 1 else np.zeros_like(at)
-    return np.where((at >= 0) & (at < size), at, -1)
+def _outer(padding: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+    """Return what is added on both sides of each axis, images first."""
+    return [(0, 0), *((max(before, 0), max(after, 0)) for before, after in padding)]
+
+
+def _inner(padding: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+    """Return what negative padding leaves of each axis, images first."""
+    return slice(None), *(slice(max(-before, 0), -max(-after, 0) or None) for before, after in padding)
+
+
+def _place(pads: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return where an array lies inside of its border."""
+    return tuple(slice(before, before + size) for (before, _), size in zip(pads, shape, strict=True))
 
 
 @dataclass(frozen=True)
