@@ -12,7 +12,8 @@ from daskconv.kernels import plain
 from daskconv.kernels.jit import njit
 from daskconv.kernels.scratch import empty_like
 
-_options: Any = {"nogil": True, "cache": True}
+# Python's division looks for zeros, which costs the vectors.
+_options: Any = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 # The power that every published network has, for which two roots do.
 _USUAL = 0.75
