@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskconv import datasets, errors
+    from daskconv import datasets, errors, onnx_backend
     from daskconv.geometry import Window
     from daskconv.graph.arrays import conv2d, conv2d_input_grad, conv2d_weight_grad
     from daskconv.launch.start import start
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         LeakyReLU,
         LogSoftmax,
         LpPool2D,
+        MatMul,
         MaxPool2D,
         Mean,
         Multiply,
+        Outputs,
         Pad,
         Parameter,
         PReLU,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from daskconv.train.history import History
     from daskconv.train.model import Model
     from daskconv.train.normalize import Normalize
+    from daskconv.train.onnx_files import load_onnx, save_onnx
     from daskconv.train.optim import SGD, Optimizer
     from daskconv.train.schedule import ConstantRate, CosineRate, Schedule, StepRate, WarmUp
     from daskconv.train.trainer import Trainer
@@ -104,8 +107,10 @@ _ROOMS = {
         "LogSoftmax",
         "LpPool2D",
         "MaxPool2D",
+        "MatMul",
         "Mean",
         "Multiply",
+        "Outputs",
         "PReLU",
         "Pad",
         "Parameter",
@@ -128,6 +133,7 @@ _ROOMS = {
     "train.files": ["load"],
     "train.history": ["History"],
     "train.model": ["Model"],
+    "train.onnx_files": ["load_onnx", "save_onnx"],
     "train.normalize": ["Normalize"],
     "train.optim": ["SGD", "Optimizer"],
     "train.schedule": ["ConstantRate", "CosineRate", "Schedule", "StepRate", "WarmUp"],
@@ -137,6 +143,7 @@ _MODULES = {
     "datasets": "datasets",
     "errors": "errors",
     "losses": "nn.losses",
+    "onnx_backend": "onnx_backend",
     "plans": "plan.partition",
     "zoo": "nn.zoo",
 }
@@ -179,6 +186,7 @@ __all__ = [
     "LeakyReLU",
     "LogSoftmax",
     "LpPool2D",
+    "MatMul",
     "MaxPool2D",
     "Mean",
     "Metric",
@@ -189,6 +197,7 @@ __all__ = [
     "Normal",
     "Normalize",
     "Optimizer",
+    "Outputs",
     "PReLU",
     "Pad",
     "Parameter",
@@ -218,8 +227,11 @@ __all__ = [
     "datasets",
     "errors",
     "load",
+    "load_onnx",
     "losses",
+    "onnx_backend",
     "plans",
+    "save_onnx",
     "start",
     "tune",
     "zoo",

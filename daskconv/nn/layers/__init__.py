@@ -19,7 +19,8 @@ from daskconv.nn.layers.conv import Conv2D, Dense
 from daskconv.nn.layers.conv_transpose import ConvTranspose2D
 from daskconv.nn.layers.dropout import Dropout
 from daskconv.nn.layers.lrn import LRN
-from daskconv.nn.layers.merge import Add, Concat, Divide, Multiply, Subtract
+from daskconv.nn.layers.matmul import MatMul
+from daskconv.nn.layers.merge import Add, Concat, Divide, Multiply, Outputs, Subtract
 from daskconv.nn.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, LpPool2D, MaxPool2D, Mean
 from daskconv.nn.layers.resize import Resize, Upsample
 from daskconv.nn.layers.shape import ChannelShuffle, Flatten, Pad, Parameter, Reshape, Slice, Transpose
@@ -48,9 +49,11 @@ __all__ = [
     "LeakyReLU",
     "LogSoftmax",
     "LpPool2D",
+    "MatMul",
     "MaxPool2D",
     "Mean",
     "Multiply",
+    "Outputs",
     "PReLU",
     "Pad",
     "Parameter",

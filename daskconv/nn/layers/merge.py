@@ -41,7 +41,7 @@ class Add(_Elementwise):
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the sum, in the order of the inputs."""
         shapes = [array.shape for array in x]
-        arrays = _aligned(x)
+        arrays = aligned(x)
         total = arrays[0] + arrays[1]
         for other in arrays[2:]:
             total = total + other
@@ -49,7 +49,7 @@ class Add(_Elementwise):
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the output's gradient for each input."""
-        return tuple(_reduced(dy, shape) for shape in saved), {}
+        return tuple(reduced(dy, shape) for shape in saved), {}
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Subtract(_Elementwise):
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the difference."""
-        one, other = _pair(self, _aligned(x))
+        one, other = _pair(self, aligned(x))
         return one - other, [array.shape for array in x]
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient, and its negative."""
-        return (_reduced(dy, saved[0]), _reduced(-dy, saved[1])), {}
+        return (reduced(dy, saved[0]), reduced(-dy, saved[1])), {}
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ class Multiply(_Elementwise):
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the product; backward needs the inputs."""
-        one, other = _pair(self, _aligned(x))
+        one, other = _pair(self, aligned(x))
         return one * other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient times the other input."""
-        one, other = _aligned(saved)
-        return (_reduced(dy * other, saved[0].shape), _reduced(dy * one, saved[1].shape)), {}
+        one, other = aligned(saved)
+        return (reduced(dy * other, saved[0].shape), reduced(dy * one, saved[1].shape)), {}
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class Divide(_Elementwise):
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the quotient; backward needs the inputs."""
-        one, other = _pair(self, _aligned(x))
+        one, other = _pair(self, aligned(x))
         return one / other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return both gradients."""
-        one, other = _aligned(saved)
+        one, other = aligned(saved)
         by_one = dy / other
-        return (_reduced(by_one, saved[0].shape), _reduced(-by_one * one / other, saved[1].shape)), {}
+        return (reduced(by_one, saved[0].shape), reduced(-by_one * one / other, saved[1].shape)), {}
 
 
 @dataclass(frozen=True)
@@ -126,22 +126,39 @@ class Concat(Layer):
         return tuple(np.split(dy, np.cumsum(saved)[:-1], axis_of(self.axis, dy.shape[1:], "Concat"))), {}
 
 
+@dataclass(frozen=True)
+class Outputs(Layer):
+    """Several outputs of a network, as a tuple: its last node."""
+
+    def output_shape(self, shape: Any) -> Any:
+        """Return the shapes."""
+        return shape
+
+    def forward(self, params: Arrays, x: Any, context: Context) -> tuple[Any, Any]:
+        """Return the inputs as they are."""
+        return x, None
+
+    def backward(self, params: Arrays, saved: Any, dy: Any, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradients as they are."""
+        return dy, {}
+
+
 def _pair(layer: Layer, x: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
     if len(x) != 2:
         raise InputError(f"{type(layer).__name__} gets {len(x)} inputs: it needs two.")
     return x[0], x[1]
 
 
-def _aligned(x: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+def aligned(x: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
     """Return the arrays with as many axes each: images first, then axes of size 1 where an image has fewer."""
     most = max(array.ndim for array in x)
     return tuple(array.reshape(len(array), *(1,) * (most - array.ndim), *array.shape[1:]) for array in x)
 
 
-def _reduced(dy: NDArray, shape: tuple[int, ...]) -> NDArray:
+def reduced(dy: NDArray, shape: tuple[int, ...]) -> NDArray:
     """Return a gradient summed over the axes along which an input of this shape was broadcast."""
     if dy.shape == shape:
         return dy
-    aligned = (shape[0], *(1,) * (dy.ndim - len(shape)), *shape[1:])
-    axes = tuple(axis for axis, size in enumerate(aligned) if size == 1 < dy.shape[axis])
+    sizes = (shape[0], *(1,) * (dy.ndim - len(shape)), *shape[1:])
+    axes = tuple(axis for axis, size in enumerate(sizes) if size == 1 < dy.shape[axis])
     return dy.sum(axes, keepdims=True).reshape(shape)

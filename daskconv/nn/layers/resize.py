@@ -164,20 +164,21 @@ def _place(
     coordinates: str, output: int, scale: float, size: int, outputs: int, roi: tuple[float, float]
 ) -> float:
     """Return the place in the input that an output pixel has."""
+    length = scale * size  # of the output, before it is rounded
     if coordinates == "align_corners":
-        return output * (size - 1) / (outputs - 1) if outputs > 1 else 0.0
+        return output * (size - 1) / (length - 1) if outputs > 1 else 0.0
     if coordinates == "asymmetric":
         return output / scale
     if coordinates == "tf_crop_and_resize":
         start, end = roi
         if outputs == 1:
             return (start + end) * (size - 1) / 2
-        return start * (size - 1) + output * (end - start) * (size - 1) / (outputs - 1)
+        return start * (size - 1) + output * (end - start) * (size - 1) / (length - 1)
     if coordinates == "pytorch_half_pixel" and outputs == 1:
         return 0.0
     place = (output + 0.5) / scale - 0.5
     if coordinates == "half_pixel_symmetric":
-        place += size / 2 * (1 - outputs / (scale * size))
+        place += size / 2 * (1 - outputs / length)
     return place
 
 

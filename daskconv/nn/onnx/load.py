@@ -1,0 +1,110 @@
+"""An ONNX model as a network with its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.errors import InputError
+from daskconv.nn.layers import Clip, Outputs
+from daskconv.nn.layers.base import Arrays, Shape
+from daskconv.nn.network import INPUT, Network, Node
+
+# Importing them registers what translates their operators.
+from daskconv.nn.onnx import axes, elementwise, images, products  # noqa: F401
+from daskconv.nn.onnx.translate import Operand, Translation, check_weights, translate
+from daskconv.nn.onnx.values import IMAGES, ImagesMixed, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What became of an ONNX model.
+
+    Attributes
+    ----------
+    network : Network
+    params, state : dict of array
+    outputs : tuple of Value or array
+        What each output of the model is: the network's outputs in turn, or a constant.
+    """
+
+    network: Network
+    params: Arrays
+    state: Arrays
+    outputs: tuple[Operand, ...]
+
+
+def initializers(model: Any) -> dict[str, NDArray]:
+    """Return a model's constants; those of float64 and float16 become float32."""
+    from onnx.numpy_helper import to_array
+
+    arrays = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
+    return {
+        name: array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in arrays.items()
+    }
+
+
+def data_inputs(model: Any) -> list[Any]:
+    """Return the inputs that are no constants."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    return [entry for entry in model.graph.input if entry.name not in known]
+
+
+def load(
+    model: Any, data: dict[str, tuple[int, ...]], arrays: dict[str, NDArray], whole: bool = False
+) -> Loaded:
+    """Return a model as a network that reads one input; ``arrays`` are all other inputs."""
+    made, outputs = translate(model, arrays, data, whole)
+    if any(isinstance(out, np.ndarray) and (out == IMAGES).any() for out in outputs.values()):
+        raise ImagesMixed("An output is the number of images.")
+    network = _network(made, list(outputs.values()), model.graph.name or "onnx")
+    names = {node.name for node in network.nodes}
+    params, state = (
+        {name: array for name, array in some.items() if name.rpartition(".")[0] in names}
+        for some in (made.params, made.state)
+    )
+    check_weights(params | state)
+    return Loaded(network, params, state, tuple(outputs.values()))
+
+
+def _network(made: Translation, outputs: list[Operand], name: str) -> Network:
+    """Return the nodes that the outputs need; several outputs become a tuple."""
+    values = [out for out in outputs if isinstance(out, Value)]
+    needed = {value.node for value in values}
+    nodes: list[Node] = []
+    for node in reversed(made.nodes):
+        if node.name in needed:
+            nodes.insert(0, node)
+            needed |= set(node.inputs)
+    ends = tuple(value.node for value in values)
+    if len(ends) > 1:
+        nodes.append(Node("outputs", Outputs(), ends))
+    elif not nodes:
+        nodes.append(Node("identity", Clip(), (INPUT,)))
+    return Network(tuple(nodes), name)
+
+
+def image_input(model: Any, input_shape: Shape | None) -> tuple[str, Shape]:
+    """Return the name of a model's input of images and their shape (h, w, c); refuse any other model."""
+    inputs = data_inputs(model)
+    if len(inputs) != 1:
+        names = [entry.name for entry in inputs]
+        raise InputError(f"The ONNX model has the inputs {names}: one input of images is supported.")
+    sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+    if len(sizes) != 4:
+        raise InputError(
+            f"The ONNX model's input {inputs[0].name!r} has {len(sizes)} axes: images (n, c, h, w) are supported."
+        )
+    _, c, h, w = sizes
+    shape = (h, w, c) if input_shape is None else tuple(map(int, input_shape))
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(
+            f"The ONNX model leaves its images' size open, (h, w, c) is {shape}: give input_shape=(h, w, c)."
+        )
+    if any(known and known != size for known, size in zip((h, w, c), shape, strict=True)):
+        raise InputError(f"The ONNX model is for images of {(h, w, c)} but input_shape is {shape}.")
+    return inputs[0].name, shape

@@ -1,0 +1,61 @@
+"""Models from ONNX files, and into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+
+from daskconv.errors import InputError
+from daskconv.nn.onnx.read import read_model
+from daskconv.nn.onnx.values import IMAGES, Value
+from daskconv.train.model import Model
+
+
+def load_onnx(
+    source: str | PathLike[str] | bytes,
+    *,
+    input_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+) -> Model:
+    """Return the model of an ONNX file, for any number of images, whatever number it was exported for.
+
+    It trains, predicts and is saved as any other model. Images are channels last here, (n, h, w, c), and so is an
+    output that is images; everything else is as in the file. Loading runs no code from it.
+
+    Parameters
+    ----------
+    source : str, path or bytes
+        The file, or its content. Weights in other files have to lie in its folder.
+    input_shape : (h, w, c), optional
+        Of the images, where the file leaves that open.
+    class_names : sequence of str
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    DataError
+        Where the file is missing or damaged, its weights are missing or not finite.
+    InputError
+        Where it has operators, attributes or versions that are not supported, or joins different images.
+
+    Examples
+    --------
+    >>> import numpy as np, daskconv
+    >>> net = daskconv.zoo.lenet()
+    >>> model = daskconv.Model(net, net.init(0, (8, 8, 1)), input_shape=(8, 8, 1))
+    >>> daskconv.load_onnx(daskconv.save_onnx(model)).predict(np.zeros((3, 8, 8, 1), np.uint8)).shape
+    (3, 10)
+    """
+    model = read_model(source)
+    from daskconv.nn.onnx.load import image_input, initializers, load
+
+    given = None if input_shape is None else tuple(input_shape)
+    name, shape = image_input(model, given)
+    h, w, c = shape
+    loaded = load(model, {name: (IMAGES, c, h, w)}, initializers(model))
+    if not all(isinstance(output, Value) for output in loaded.outputs):
+        raise InputError("The ONNX model has an output that does not depend on its images: leave that out.")
+    return Model(loaded.network, loaded.params, loaded.state, None, tuple(class_names), shape)
