@@ -166,7 +166,7 @@ def _section(arrays: dict[str, NDArray], section: str) -> dict[str, NDArray]:
 
 
 def _write(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> None:
-    """Write a whole file beside ``path``, then put it in its place."""
+    """Write arrays with a header."""
     from safetensors.numpy import save
 
     from daskconv import __version__
@@ -174,10 +174,16 @@ def _write(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> N
     target = Path(path)
     text = json.dumps({"format": FORMAT, "version": __version__, **header})
     payload = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"daskconv": text})
+    write_whole(target, payload)
+
+
+def write_whole(path: Path_, content: bytes) -> None:
+    """Write a whole file beside ``path``, then put it in its place."""
+    target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
         with open(temporary, "xb") as file:
-            file.write(payload)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

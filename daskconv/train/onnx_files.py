@@ -8,6 +8,7 @@ from os import PathLike
 from daskconv.errors import InputError
 from daskconv.nn.onnx.read import read_model
 from daskconv.nn.onnx.values import IMAGES, Value
+from daskconv.train.files import write_whole
 from daskconv.train.model import Model
 
 
@@ -59,3 +60,40 @@ def load_onnx(
     if not all(isinstance(output, Value) for output in loaded.outputs):
         raise InputError("The ONNX model has an output that does not depend on its images: leave that out.")
     return Model(loaded.network, loaded.params, loaded.state, None, tuple(class_names), shape)
+
+
+def save_onnx(model: Model, path: str | PathLike[str] | None = None) -> bytes:
+    """Write a model as an ONNX file that PyTorch's, onnxruntime's and other users can run; return its content.
+
+    The input "images" is float32 (n, c, h, w), channels first, for any n; the values are raw ones, as
+    :meth:`Model.predict` takes them, since the normalisation is part of the graph. An output that is images has
+    channels first too. Operators are those of opset 19.
+
+    Parameters
+    ----------
+    model : Model
+        Trained or loaded; its ``input_shape`` has to be known.
+    path : str or path, optional
+        Where to write the file; nothing is written when not given.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        Where the model has layers that cannot be written, or its images' shape is not known.
+    DataError
+        Where the file cannot be written.
+    """
+    if not model.input_shape:
+        raise InputError("The model does not know the shape of its images: give it input_shape=(h, w, c).")
+    from daskconv.nn.onnx.write import write
+
+    model.check_images(model.input_shape)
+    fitted = None if model.preprocess is None else (model.preprocess.mean, model.preprocess.scale)
+    content = write(model.network, model.params, model.state, model.input_shape, fitted)
+    if path is not None:
+        write_whole(path, content)
+    return content

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from daskconv.errors import InputError
 from daskconv.graph.threads import available_threads, execute, one_thread_each
+from daskconv.nn.layers import Outputs
 from daskconv.nn.layers.base import Arrays, Context, Shape
 from daskconv.nn.network import Network
 from daskconv.train.data import as_images, check_finite, image_shape
@@ -60,12 +61,14 @@ class Predictor:
             for i, start in enumerate(range(0, len(images), self.block))
         }
         with one_thread_each():
-            return np.concatenate(execute(graph, list(graph), available_threads()))
+            return joined(execute(graph, list(graph), available_threads()))
 
     def _predict_lazily(self, images: Any) -> Any:
         import dask.array as da
         from dask import delayed
 
+        if isinstance(self.network.nodes[-1].layer, Outputs):
+            raise InputError("The network has several outputs: compute the images first, x.compute().")
         images = images.rechunk({1: -1, 2: -1, 3: -1})
         shape = self.network.output_shape(self.input_shape)
         dtype = np.result_type(*self.params.values()) if self.params else np.dtype(np.float32)
@@ -94,6 +97,13 @@ def predict_chunk(images: NDArray, *, predictor: Predictor) -> NDArray:
     """Return the output for one chunk of a Dask array, block by block on this thread."""
     with one_thread_each():
         starts = range(0, len(images), predictor.block)
-        return np.concatenate(
+        return joined(
             [predict_block(predictor, images[i : i + predictor.block], i, "a chunk's images") for i in starts]
         )
+
+
+def joined(blocks: list[Any]) -> Any:
+    """Return the outputs of blocks as those of all images; a tuple where the network has several."""
+    if isinstance(blocks[0], tuple):
+        return tuple(map(np.concatenate, zip(*blocks, strict=True)))
+    return np.concatenate(blocks)

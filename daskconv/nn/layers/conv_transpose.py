@@ -60,29 +60,29 @@ class ConvTranspose2D(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (h, w, filters)."""
-        return (*_adjoint(self, shape)[1], self.filters)
+        return (*adjoint(self, shape)[1], self.filters)
 
     def weights(self, shape: Shape) -> Mapping[str, tuple[Shape, Initializer]]:
         """Return "weight" (r, s, filters / groups, c) and "bias" (filters,)."""
-        kernel = _adjoint(self, shape)[0].kernel
+        kernel = adjoint(self, shape)[0].kernel
         weights = {"weight": ((*kernel, self.filters // self.groups, shape[2]), self.weight_init)}
         return weights | ({"bias": ((self.filters,), self.bias_init)} if self.bias else {})
 
     def flops(self, shape: Shape) -> int:
         """Return two operations for each product."""
-        window, (h, w) = _adjoint(self, shape)
+        window, (h, w) = adjoint(self, shape)
         return window.flops(1, h, w, self.filters, shape[2])
 
     def choose_methods(
         self, shape: Shape, method: str, precision: str, tuned: Tuned | None = None
     ) -> Mapping[str, str]:
         """Return the methods of the convolution: this layer's forward pass is its input gradient, and so on."""
-        window, image = _adjoint(self, shape)
+        window, image = adjoint(self, shape)
         return choose_all(method, ConvShape(window, image, self.filters, shape[2]), precision, tuned)
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the larger images; backward needs the input."""
-        window, image = _adjoint(self, x.shape[1:])
+        window, image = adjoint(self, x.shape[1:])
         method = context.methods["input_grad"]
         shape = (len(x), *image, self.filters)
         y = conv.input_grad(x, params["weight"], shape, window, method, context.tile_threads(method))
@@ -92,7 +92,7 @@ class ConvTranspose2D(Layer):
 
     def backward(self, params: Arrays, saved: NDArray, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the input gradient and those of weight and bias."""
-        window, _ = _adjoint(self, saved.shape[1:])
+        window, _ = adjoint(self, saved.shape[1:])
         weight = params["weight"]
         grads: Arrays = {}
         if context.needs_weight_grad:
@@ -108,7 +108,7 @@ class ConvTranspose2D(Layer):
 
 
 @lru_cache(maxsize=4096)
-def _adjoint(layer: ConvTranspose2D, shape: Shape) -> tuple[Window, tuple[int, int]]:
+def adjoint(layer: ConvTranspose2D, shape: Shape) -> tuple[Window, tuple[int, int]]:
     """Return the window of the convolution that the layer runs backwards, and the (h, w) of what that reads."""
     h, w, c = images_shape(shape, "ConvTranspose2D")
     check_channels(check_count(layer.filters, "filters"), c, layer.groups)

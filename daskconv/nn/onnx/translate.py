@@ -173,6 +173,11 @@ class Translation:
             raise ImagesMixed("It needs images along axis 0.")
         return self.arranged(value, [*rest, 1])
 
+    def output(self, value: Value) -> Value:
+        """Return a value as a network's output: images with channels last, all else as in ONNX."""
+        images = len(value.shape) == 4 and not self.whole
+        return self.arranged(value, (0, 2, 3, 1)) if images else self.natural(value)
+
     def unflattened(self, value: Value) -> Value:
         """Return a value whose last axis is in ONNX's order of c, h, w."""
         if not value.flat:
@@ -249,7 +254,7 @@ def translate(
             results = _run(made, node, operands, opset, read)
         known |= {name: result for name, result in zip(node.output, results, strict=False) if name}
     outputs = {entry.name: known[entry.name] for entry in model.graph.output}
-    return made, {name: made.unflattened(v) if isinstance(v, Value) else v for name, v in outputs.items()}
+    return made, {name: made.output(v) if isinstance(v, Value) else v for name, v in outputs.items()}
 
 
 def _check_known(model: Any) -> None:
