@@ -127,13 +127,14 @@ def run_node(
         )
         for name, array in zip(names, arrays, strict=True)
     ]
+    # What the outputs are is not known before the node has run.
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    for output in outputs:
-        output.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
     graph = onnx.helper.make_graph([node], "node", entries, outputs)
     opset = options.pop("opset_version", min(onnx.defs.onnx_opset_version(), 28))
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    return run_model(model, arrays, device)
+    if not supports_device(device):
+        raise InputError(f"device is {device!r}: daskconv runs on CPU.")
+    return Prepared(model).run(arrays)
 
 
 def supports_device(device: str) -> bool:

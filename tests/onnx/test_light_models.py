@@ -72,7 +72,12 @@ def with_random_weights(path):
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize("name", MODELS)
+LARGE = ("vgg19", "zfnet512")  # half a gigabyte of random weights
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in MODELS]
+)
 def test_random_weights_as_in_onnxruntime(name):
     runtime = pytest.importorskip(
         "onnxruntime", reason="onnxruntime is not installed: nothing to compare with"

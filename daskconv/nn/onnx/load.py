@@ -68,7 +68,21 @@ def load(
         for some in (made.params, made.state)
     )
     check_weights(params | state)
+    for shape in data.values():
+        order = (0, 2, 3, 1) if len(shape) == 4 and not whole else tuple(range(len(shape)))
+        _check_shapes(network, params | state, made.per_image(shape, order))
     return Loaded(network, params, state, tuple(outputs.values()))
+
+
+def _check_shapes(network: Network, arrays: Arrays, input_shape: Shape) -> None:
+    """Raise InputError where a weight does not fit what its node reads."""
+    for name, shape in (network.weight_shapes(input_shape) | network.statistic_shapes(input_shape)).items():
+        if arrays[name].shape != shape:
+            node, _, weight = name.rpartition(".")
+            raise InputError(
+                f"ONNX node {node!r} has a {weight} of shape {arrays[name].shape}, in daskconv's order of axes, but "
+                f"its input needs {shape}: the model is damaged or was put together wrongly."
+            )
 
 
 def _network(made: Translation, outputs: list[Operand], name: str) -> Network:
