@@ -69,8 +69,17 @@ if TYPE_CHECKING:
     from daskconv.train.model import Model
     from daskconv.train.normalize import Normalize
     from daskconv.train.onnx_files import load_onnx, save_onnx
-    from daskconv.train.optim import SGD, Optimizer
-    from daskconv.train.schedule import ConstantRate, CosineRate, Schedule, StepRate, WarmUp
+    from daskconv.train.optim import LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+    from daskconv.train.schedule import (
+        Chain,
+        ConstantRate,
+        CosineRate,
+        OneCycle,
+        PolynomialRate,
+        Schedule,
+        StepRate,
+        WarmUp,
+    )
     from daskconv.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -135,8 +144,17 @@ _ROOMS = {
     "train.model": ["Model"],
     "train.onnx_files": ["load_onnx", "save_onnx"],
     "train.normalize": ["Normalize"],
-    "train.optim": ["SGD", "Optimizer"],
-    "train.schedule": ["ConstantRate", "CosineRate", "Schedule", "StepRate", "WarmUp"],
+    "train.optim": ["LARS", "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"],
+    "train.schedule": [
+        "Chain",
+        "ConstantRate",
+        "CosineRate",
+        "OneCycle",
+        "PolynomialRate",
+        "Schedule",
+        "StepRate",
+        "WarmUp",
+    ],
     "train.trainer": ["Trainer"],
 }
 _MODULES = {
@@ -151,13 +169,18 @@ _OWNER = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "ELU",
+    "LARS",
     "LRN",
     "SGD",
     "Accuracy",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "Add",
     "Augmentation",
     "AvgPool2D",
     "BatchNorm",
+    "Chain",
     "ChannelShuffle",
     "Clip",
     "ColorJitter",
@@ -196,12 +219,15 @@ __all__ = [
     "Node",
     "Normal",
     "Normalize",
+    "OneCycle",
     "Optimizer",
     "Outputs",
     "PReLU",
     "Pad",
     "Parameter",
+    "PolynomialRate",
     "Program",
+    "RMSprop",
     "RandomCrop",
     "RandomFlip",
     "ReLU",

@@ -177,6 +177,8 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
         seed=saved["seed"],
         shards=saved["shards"],
         augment=saved.get("augment", ()),
+        clip_norm=saved.get("clip_norm"),
+        average=saved.get("average"),
         metrics=saved["metrics"],
         trainable=saved["trainable"],
         class_names=checkpoint.model.class_names,

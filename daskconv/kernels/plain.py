@@ -279,3 +279,14 @@ def interpolate(x: NDArray, index: NDArray, weight: NDArray, y: NDArray) -> None
     y[:] = 0
     for tap in range(index.shape[1]):
         y += x[:, index[:, tap]] * weight[:, tap, None]
+
+
+def adaptive_step(
+    param: NDArray, mean: NDArray, square: NDArray, gradient: NDArray, numbers: tuple[float, ...]
+) -> None:
+    """Move a parameter and two running sums of its gradient."""
+    scale, decay, first, second, fresh, rate, correction, epsilon, shrink = numbers
+    pull = gradient * scale + decay * param
+    mean[...] = first * mean + (1 - first) * pull
+    square[...] = second * square + fresh * pull * pull
+    param[...] = shrink * param - rate * mean / (np.sqrt(correction * square) + epsilon)

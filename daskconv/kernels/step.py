@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.kernels import plain
@@ -34,6 +35,47 @@ def momentum_step(
         _step(*(array.reshape(-1) for array in arrays), numbers, nesterov)
     else:
         plain.momentum_step(*arrays, numbers, nesterov)
+
+
+class Adaptive(NamedTuple):
+    """The numbers of a step that is scaled by each element's past: see :func:`adaptive_step`."""
+
+    scale: float
+    decay: float
+    first: float
+    second: float
+    fresh: float
+    rate: float
+    correction: float
+    epsilon: float
+    shrink: float
+
+
+def adaptive_step(
+    param: NDArray, mean: NDArray, square: NDArray, gradient: NDArray, numbers: Adaptive
+) -> None:
+    """Move a parameter and two running sums of its gradient in place.
+
+    With ``g = scale * gradient + decay * param``: ``mean = first * mean + (1 - first) * g``, ``square = second * square
+    + fresh * g * g``, and ``param = shrink * param - rate * mean / (sqrt(correction * square) + epsilon)``.
+    """
+    arrays = param, mean, square, gradient
+    exact = Adaptive(*(param.dtype.type(number) for number in numbers))
+    if all(array.flags.c_contiguous and array.dtype == param.dtype for array in arrays):
+        _adaptive(*(array.reshape(-1) for array in arrays), exact)
+    else:
+        plain.adaptive_step(*arrays, exact)
+
+
+@njit(otherwise=plain.adaptive_step, nogil=True, cache=True, error_model="numpy")
+def _adaptive(param, mean, square, gradient, numbers):  # type: ignore[no-untyped-def]
+    scale, decay, first, second, fresh, rate, correction, epsilon, shrink = numbers
+    rest = param.dtype.type(1) - first
+    for i in range(len(param)):
+        pull = gradient[i] * scale + decay * param[i]
+        mean[i] = first * mean[i] + rest * pull
+        square[i] = second * square[i] + fresh * pull * pull
+        param[i] = shrink * param[i] - rate * mean[i] / (np.sqrt(correction * square[i]) + epsilon)
 
 
 @njit(otherwise=plain.momentum_step, nogil=True, cache=True)

@@ -71,6 +71,8 @@ def partition(
     precision: str | None = None,
     dtype: str = "float32",
     chosen: Chosen | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
 ) -> Program:
     """Return the Program of a plan for one network, input shape and batch.
 
@@ -95,6 +97,8 @@ def partition(
         seed=seed,
         dtype=dtype,
         tuning=tuning,
+        clip_norm=clip_norm,
+        average=average,
     )
 
 

@@ -78,7 +78,8 @@ class Program:
 
     Shards, blocks, methods and the order of all sums are fixed here, so that the same Program gives the
     same bits on every transport and any number of workers (on one CPU type, with one set of versions).
-    ``tuning`` is the hash of the table of measurements that chose the methods, "" where the rule did.
+    ``tuning`` is the hash of the table of measurements that chose the methods, "" where the rule did; ``clip_norm``
+    limits the norm of a step's gradient, ``average`` is what running means of the parameters keep in a step.
     """
 
     network: Network
@@ -94,6 +95,8 @@ class Program:
     seed: int = 0
     dtype: str = "float32"
     tuning: str = ""
+    clip_norm: float | None = None
+    average: float | None = None
 
     @cached_property
     def methods(self) -> dict[str, dict[str, str]]:
@@ -137,6 +140,10 @@ class Program:
     def elements(self) -> int:
         """Elements of the gradient vector."""
         return sum(prod(shape) for shape in self._vector_shapes.values())
+
+    def gradients_of(self, vector: NDArray) -> NDArray:
+        """Return the part of a vector that is gradients."""
+        return vector[: sum(prod(self._vector_shapes[name]) for name in self.trainable)]
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""

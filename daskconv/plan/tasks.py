@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 
+AVERAGE = "average."
+"""What the slots of running means of parameters begin with."""
+
 
 class Data(Protocol):
     """Images with targets, read by number; every worker holds one and reads only what it needs."""
@@ -170,10 +173,13 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
             "the weights stay as they were; use a lower learning rate or look for broken images."
         )
     target = state if in_place else state.copy()
-    scale = 1 / weight if weight > 0 else 0.0
+    scale = _clipped(program, total.gradient, 1 / weight if weight > 0 else 0.0)
     sums = program.unflatten(total.gradient)
     for name in program.trainable:
         program.optimizer.step(name, target.params[name], sums[name], target.slots, rate, scale)
+        if program.average is not None:
+            mean = target.slots[f"{AVERAGE}{name}"]
+            mean += mean.dtype.type(1 - program.average) * (target.params[name] - mean)
     means = {name: sums[name] / np.dtype(program.dtype).type(total.sums[2]) for name in state.statistics}
     statistics = program.network.follow(state.statistics, means)
     return replace(
@@ -182,6 +188,15 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         position=state.position.after(total.sums),
         steps=state.steps + 1,
     )
+
+
+def _clipped(program: Program, vector: NDArray, scale: float) -> float:
+    """Return the factor on gradients, smaller where their norm would be above the limit (Pascanu et al. 2013)."""
+    if program.clip_norm is None:
+        return scale
+    gradients = program.gradients_of(vector)
+    norm = scale * float(np.einsum("i,i->", gradients, gradients, dtype=np.float64)) ** 0.5
+    return scale * min(1.0, program.clip_norm / norm) if norm > 0 else scale
 
 
 def evaluate_block(

@@ -108,6 +108,113 @@ class WarmUp(Schedule):
         return self.then.at(epoch) * share
 
 
+@dataclass(frozen=True)
+class PolynomialRate(Schedule):
+    """From ``rate`` down to ``final`` over ``epochs``, as a power of what is left; 1 is a straight line.
+
+    Examples
+    --------
+    >>> PolynomialRate(0.4, epochs=10, power=2).at(5)
+    0.1
+    """
+
+    rate: float
+    epochs: float
+    power: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("The learning rate", self.rate)
+        _check("PolynomialRate's final rate", self.final)
+        _check("PolynomialRate's power", self.power)
+        _check("PolynomialRate's epochs", self.epochs, above_zero=True)
+
+    def at(self, epoch: float) -> float:
+        """Return the rate on the curve, or ``final`` after it."""
+        left = 1 - min(epoch / self.epochs, 1.0)
+        return self.final + (self.rate - self.final) * left**self.power
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Half a cosine up to ``rate`` in a share of the epochs, and one down to next to nothing (Smith and Topin 2018).
+
+    Parameters
+    ----------
+    rate : float
+        The highest.
+    epochs : float
+        Of the whole cycle.
+    rise : float
+        Share of the epochs in which the rate rises.
+    start, end : float
+        ``rate`` is so many times the first one, and the first one so many times the last.
+
+    Examples
+    --------
+    >>> cycle = OneCycle(1.0, epochs=10)
+    >>> [round(cycle.at(epoch), 6) for epoch in (0, 3, 10)]
+    [0.04, 1.0, 4e-06]
+    """
+
+    rate: float
+    epochs: float
+    rise: float = 0.3
+    start: float = 25.0
+    end: float = 1e4
+
+    def __post_init__(self) -> None:
+        _check("The learning rate", self.rate)
+        _check("OneCycle's epochs", self.epochs, above_zero=True)
+        if not 0 < self.rise < 1:
+            raise InputError(f"OneCycle's rise is {self.rise}: give a share above 0 and below 1.")
+        for name, value in (("start", self.start), ("end", self.end)):
+            _check(f"OneCycle's {name}", value, above_zero=True)
+
+    def at(self, epoch: float) -> float:
+        """Return the rate on the way up, on the way down, or after it."""
+        first, top = self.rate / self.start, self.epochs * self.rise
+        if epoch < top:
+            return self.rate + (first - self.rate) * (1 + cos(pi * epoch / top)) / 2
+        done = min((epoch - top) / (self.epochs - top), 1.0)
+        return first / self.end + (self.rate - first / self.end) * (1 + cos(pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Chain(Schedule):
+    """Schedules one after the other, each with its own epoch 0.
+
+    Parameters
+    ----------
+    parts : sequence of (epochs, Schedule)
+        The last one goes on for ever.
+
+    Examples
+    --------
+    >>> chain = Chain(((5, ConstantRate(0.1)), (10, PolynomialRate(0.1, epochs=10))))
+    >>> chain.at(4), chain.at(10)
+    (0.1, 0.05)
+    """
+
+    parts: tuple[tuple[float, Schedule], ...]
+
+    def __post_init__(self) -> None:
+        parts = tuple((epochs, part) for epochs, part in self.parts)
+        object.__setattr__(self, "parts", parts)
+        if not parts or not all(isinstance(part, Schedule) for _, part in parts):
+            raise InputError(f"Chain has parts {self.parts}: give pairs (epochs, schedule), at least one.")
+        for epochs, _ in parts:
+            _check("Chain's epochs", epochs, above_zero=True)
+
+    def at(self, epoch: float) -> float:
+        """Return the rate of the part that the epoch lies in."""
+        for epochs, part in self.parts[:-1]:
+            if epoch < epochs:
+                return part.at(epoch)
+            epoch -= epochs
+        return self.parts[-1][1].at(epoch)
+
+
 def resolve_schedule(rate: float | Schedule) -> Schedule:
     """Return the schedule that was given, or a constant one for a number."""
     if isinstance(rate, Schedule):

@@ -9,10 +9,8 @@ from time import monotonic
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from daskconv import events
-from daskconv.errors import InputError, Interrupted, check_count
+from daskconv.errors import InputError, Interrupted
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
@@ -21,10 +19,11 @@ from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import Position, TrainState
+from daskconv.plan.tasks import AVERAGE, Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
 from daskconv.train.augment import Augmentation, resolve_augmentations
+from daskconv.train.checks import check_average, check_clip_norm, check_length, check_seed, check_unchanged
 from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
@@ -68,6 +67,11 @@ class Trainer:
         "crop", "flip", "jitter", :class:`daskconv.RandomCrop` ...: changes of training images, anew each epoch.
     metrics : sequence of str or Metric
         "accuracy", "top5", "confusion_matrix" or your own.
+    clip_norm : float, optional
+        The largest norm of a batch's mean gradient; a larger one is scaled down to it.
+    average : float, optional
+        Keep running means of the parameters, of which each step keeps this share, such as 0.999; see
+        :attr:`averaged_model`.
     trainable : sequence of str, optional
         Patterns of the parameters to train, such as "dense*"; all when not given.
     class_names : sequence of str
@@ -101,6 +105,8 @@ class Trainer:
         preprocess: str | Normalize | None = None,
         augment: Sequence[str | Augmentation] = (),
         metrics: Sequence[str | Metric] = ("accuracy",),
+        clip_norm: float | None = None,
+        average: float | None = None,
         trainable: Sequence[str] | None = None,
         class_names: Sequence[str] = (),
         threads: int | None = None,
@@ -121,10 +127,11 @@ class Trainer:
         self.plan = resolve_plan(plan, shards)
         self.transport, self.client = transport, client
         check_transport(transport)
-        self.method, self.precision, self.seed = method, check_precision(precision), _check_seed(seed)
+        self.method, self.precision, self.seed = method, check_precision(precision), check_seed(seed)
         self.threads = None if threads is None else check_threads(threads)
         self.preprocess = preprocess
         self.augment = resolve_augmentations(augment)
+        self.clip_norm, self.average = check_clip_norm(clip_norm), check_average(average)
         self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
         self.class_names = tuple(class_names)
         self.history = History()
@@ -140,6 +147,19 @@ class Trainer:
         """The network with its current parameters."""
         self._shown = True
         return self._require_model()
+
+    @property
+    def averaged_model(self) -> Model:
+        """The network with the running means of its parameters, where the trainer keeps them: ``average=0.999``."""
+        model, slots = self._require_model(), self._require_state().slots
+        means = {
+            name.removeprefix(AVERAGE): a.copy() for name, a in slots.items() if name.startswith(AVERAGE)
+        }
+        if not means:
+            raise InputError("There are no running means of the parameters: give the Trainer average=0.999.")
+        params = {name: means.get(name, array.copy()) for name, array in model.params.items()}
+        state = {name: array.copy() for name, array in model.state.items()}
+        return replace(model, params=params, state=state)
 
     def program(self, input_shape: tuple[int, int, int], batch_size: int) -> Program:
         """Return the Program of one training step.
@@ -162,6 +182,8 @@ class Trainer:
             trainable=self.trainable,
             seed=self.seed,
             chosen=self._chosen_before(input_shape),
+            clip_norm=self.clip_norm,
+            average=self.average,
         )
 
     def fit(
@@ -294,14 +316,7 @@ class Trainer:
 
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
-        for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-            check_count(value, name)
-        if batch_size > len(x):
-            raise InputError(f"batch_size is {batch_size} but there are {len(x)} images: use at most that.")
-        if epochs <= self.position.epoch:
-            raise InputError(
-                f"epochs is {epochs} but {self.position.epoch} are done: give the total to reach."
-            )
+        check_length(batch_size, epochs, len(x), self.position.epoch)
         shape = image_shape(x)
         if self._model is not None and self._model.input_shape not in ((), shape):
             raise InputError(f"The images are {shape} but training began with {self._model.input_shape}.")
@@ -324,7 +339,10 @@ class Trainer:
             params, statistics = start.params, start.statistics
         trained = {name: params[name] for name in program.trainable}
         self._model = Model(self.network, params, statistics, fitted, self.class_names, program.input_shape)
-        self._state = TrainState(params, self.optimizer.init(trained), statistics=statistics)
+        slots = self.optimizer.init(trained)
+        if self.average is not None:
+            slots |= {f"{AVERAGE}{name}": array.copy() for name, array in trained.items()}
+        self._state = TrainState(params, slots, statistics=statistics)
 
     def _data(
         self, x: Any, y: Any, name: str, shape: tuple[int, ...] | None = None, **options: Any
@@ -347,15 +365,12 @@ class Trainer:
             "methods": program.methods,
             "tuning": program.tuning,
             "augment": self.augment,
+            "clip_norm": self.clip_norm,
+            "average": self.average,
             "metrics": self.metrics,
             "trainable": program.trainable,
         }
-        for name, value in options.items():
-            if name in self._options and self._options[name] != value:
-                raise InputError(
-                    f"Training began with {name} {self._options[name]} and would go on with {value}: "
-                    "keep it, or start a new Trainer from the model."
-                )
+        check_unchanged(self._options, options)
         return options | {"epochs": epochs}
 
     def _chosen_before(self, input_shape: tuple[int, int, int]) -> Chosen | None:
@@ -436,9 +451,3 @@ class Trainer:
         if self._state is None:
             raise InputError("There is nothing to save yet: call fit() first.")
         return self._state
-
-
-def _check_seed(seed: int) -> int:
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}: give an int of at least 0 and below 2**63.")
-    return int(seed)

@@ -3,9 +3,23 @@
 import numpy as np
 import pytest
 
-from daskconv import SGD, ConstantRate, CosineRate, StepRate, WarmUp
+from daskconv import (
+    LARS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Chain,
+    ConstantRate,
+    CosineRate,
+    OneCycle,
+    PolynomialRate,
+    RMSprop,
+    StepRate,
+    WarmUp,
+)
 from daskconv.train.schedule import resolve_schedule
-from train.small import refuse
+from train.small import bits, fit, refuse, trainer
 
 
 def descend(param, gradients, rate, momentum=0.0, weight_decay=0.0, nesterov=False):
@@ -113,3 +127,141 @@ def test_bad_values_are_one_sentence(options, sentence):
 )
 def test_values_that_break_training_later_are_one_sentence_too(build):
     refuse("give", build)
+
+
+def adam(param, gradients, rate, decay=0.0, shrink=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    """The paper's algorithm, step by step."""
+    param, mean, square = param.astype(np.float64), 0.0, 0.0
+    for step, gradient in enumerate(gradients, 1):
+        slope = gradient + decay * param
+        mean, square = beta1 * mean + (1 - beta1) * slope, beta2 * square + (1 - beta2) * slope**2
+        param = param * (1 - rate * shrink)
+        param = param - rate * (mean / (1 - beta1**step)) / (np.sqrt(square / (1 - beta2**step)) + epsilon)
+    return param
+
+
+def adagrad(param, gradients, rate, decay=0.0):
+    param, square = param.astype(np.float64), 0.0
+    for gradient in gradients:
+        slope = gradient + decay * param
+        square = square + slope**2
+        param = param - rate * slope / (np.sqrt(square) + 1e-10)
+    return param
+
+
+def rmsprop(param, gradients, rate, decay=0.0):
+    param, square = param.astype(np.float64), 0.0
+    for gradient in gradients:
+        slope = gradient + decay * param
+        square = 0.99 * square + 0.01 * slope**2
+        param = param - rate * slope / (np.sqrt(square) + 1e-8)
+    return param
+
+
+def lars(param, gradients, rate, decay=1e-4, trust=1e-3):
+    param, velocity = param.astype(np.float64), 0.0
+    for gradient in gradients:
+        weight, pull = np.linalg.norm(param), np.linalg.norm(gradient)
+        local = trust * weight / (pull + decay * weight)
+        velocity = 0.9 * velocity + rate * local * (gradient + decay * param)
+        param = param - velocity
+    return param
+
+
+OPTIMIZERS = [
+    (Adam(0.1), lambda p, g: adam(p, g, 0.1), "Adam", {}),
+    (Adam(0.1, 0.8, 0.9, 1e-3, 0.2), lambda p, g: adam(p, g, 0.1, 0.2, 0, 0.8, 0.9, 1e-3), "Adam",
+     {"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
+    (AdamW(0.1, weight_decay=0.3), lambda p, g: adam(p, g, 0.1, shrink=0.3), "AdamW", {"weight_decay": 0.3}),
+    (Adagrad(0.1, weight_decay=0.2), lambda p, g: adagrad(p, g, 0.1, 0.2), "Adagrad", {"weight_decay": 0.2}),
+    (RMSprop(0.1, weight_decay=0.2), lambda p, g: rmsprop(p, g, 0.1, 0.2), "RMSprop", {"weight_decay": 0.2}),
+    (LARS(3.0), lambda p, g: lars(p, g, 3.0), None, {}),
+    (SGD(0.1, momentum=0.9), lambda p, g: descend(p, g, 0.1, 0.9)[0], "SGD", {"momentum": 0.9}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 3e-5)])
+@pytest.mark.parametrize(
+    ("optimizer", "written_out", "name", "options"), OPTIMIZERS, ids=lambda v: str(v)[:30]
+)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_optimisers_are_their_papers_and_pytorchs(
+    optimizer, written_out, name, options, dtype, tolerance, contiguous
+):
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((4, 6)).astype(dtype)
+    gradients = rng.standard_normal((20, 4, 6)).astype(dtype)
+    param = start.copy() if contiguous else np.asfortranarray(start)
+    slots = optimizer.init({"w": param})
+    for gradient in gradients:
+        optimizer.step("w", param, gradient / 2, slots, optimizer.rate(0.0), 2.0)
+    assert param.dtype == dtype and (param != start).all()
+    np.testing.assert_allclose(param, written_out(start, gradients), rtol=tolerance, atol=tolerance)
+    if name is None:
+        return
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: its optimisers are not compared")
+    theirs = torch.from_numpy(start.copy()).requires_grad_()
+    other = getattr(torch.optim, name)([theirs], lr=0.1, **options)
+    for gradient in gradients:
+        theirs.grad = torch.from_numpy(gradient)
+        other.step()
+    np.testing.assert_allclose(param, theirs.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def test_lars_leaves_biases_and_batch_norms_to_sgd():
+    rng = np.random.default_rng(0)
+    param = rng.standard_normal(5)
+    gradients = rng.standard_normal((4, 5))
+    expected, _ = descend(param, gradients, 0.1, 0.9)
+    optimizer = LARS(0.1)
+    slots = optimizer.init({"b": param})
+    for gradient in gradients:
+        optimizer.step("b", param, gradient, slots, 0.1, 1.0)
+    np.testing.assert_allclose(param, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "match"),
+    [
+        (Adam, {"beta1": 1.0}, "beta1 is 1.0: give at least 0 and below 1"),
+        (AdamW, {"weight_decay": -1.0}, "weight_decay is -1.0"),
+        (RMSprop, {"alpha": 2.0}, "alpha is 2.0"),
+        (Adagrad, {"epsilon": float("nan")}, "epsilon is nan"),
+        (LARS, {"learning_rate": 0.1, "trust": -1.0}, "trust is -1.0"),
+        (Adam, {"learning_rate": -1.0}, "The learning rate is -1.0"),
+        (Adam, {"multipliers": {"*": -1.0}}, r"\* is -1.0"),
+    ],
+)
+def test_wrong_numbers_are_refused(kind, options, match):
+    refuse(match, kind, **options)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.01), AdamW(0.01), Adagrad(0.05), RMSprop(0.01), LARS(2.0)])
+def test_each_trains_and_goes_on_to_the_same_bits(optimizer, tmp_path):
+    whole = fit(trainer(optimizer=optimizer), epochs=3)
+    assert whole.history["loss"][-1] < 0.9 * whole.history["loss"][0]
+    part = fit(trainer(optimizer=optimizer), epochs=1)
+    part.save(tmp_path / "f")
+    assert bits(fit(trainer(optimizer=optimizer).resume(tmp_path / "f"), epochs=3)) == bits(whole)
+
+
+def test_more_schedules():
+    line = PolynomialRate(1.0, epochs=4, final=0.2)
+    np.testing.assert_allclose([line.at(epoch) for epoch in (0, 1, 4, 9)], [1, 0.8, 0.2, 0.2])
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: its one-cycle is not compared")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.8, total_steps=51, cycle_momentum=False)
+    rates = []
+    for _ in range(51):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step() if len(rates) < 51 else None
+    # PyTorch counts the step before the highest one as the end of the rise.
+    ours = OneCycle(0.8, epochs=50, rise=(0.3 * 51 - 1) / 50)
+    np.testing.assert_allclose([ours.at(step) for step in range(51)], rates, rtol=1e-6)
+    chain = Chain([(2, ConstantRate(0.5)), (3, line), (1, CosineRate(0.1, 2))])
+    assert chain.at(1.9) == 0.5 and chain.at(2) == 1.0 and chain.at(5) == 0.1 and chain.at(7) == 0.0
+    refuse("OneCycle's rise is 1", OneCycle, 0.1, 3, rise=1)
+    refuse("give pairs", Chain, ())
+    refuse("give pairs", Chain, ((3, 0.1),))
+    refuse("PolynomialRate's epochs is 0", PolynomialRate, 0.1, 0)

@@ -1,0 +1,52 @@
+"""Checks of what a Trainer is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from daskconv.errors import InputError, check_count
+
+
+def check_seed(seed: int) -> int:
+    """Return the seed, or raise InputError unless it is a whole number that fits 63 bits."""
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: give an int of at least 0 and below 2**63.")
+    return int(seed)
+
+
+def check_clip_norm(clip_norm: float | None) -> float | None:
+    """Return the limit of a gradient's norm, or raise InputError unless it is above 0."""
+    if clip_norm is not None and not (isfinite(clip_norm) and clip_norm > 0):
+        raise InputError(f"clip_norm is {clip_norm!r}: give a number above 0.")
+    return clip_norm
+
+
+def check_average(average: float | None) -> float | None:
+    """Return the share that running means keep, or raise InputError unless it lies between 0 and 1."""
+    if average is not None and not 0 < average < 1:
+        raise InputError(f"average is {average!r}: give a share above 0 and below 1, such as 0.999.")
+    return average
+
+
+def check_length(batch_size: int, epochs: int, images: int, done: int) -> None:
+    """Raise InputError where a batch has more images than there are, or no epoch is left to do."""
+    for name, value in (("batch_size", batch_size), ("epochs", epochs)):
+        check_count(value, name)
+    if batch_size > images:
+        raise InputError(f"batch_size is {batch_size} but there are {images} images: use at most that.")
+    if epochs <= done:
+        raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
+
+
+def check_unchanged(began: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise InputError where training would go on with anything else than it began with."""
+    for name, value in options.items():
+        if name in began and began[name] != value:
+            raise InputError(
+                f"Training began with {name} {began[name]} and would go on with {value}: "
+                "keep it, or start a new Trainer from the model."
+            )
