@@ -70,8 +70,7 @@ class Trainer:
     clip_norm : float, optional
         The largest norm of a batch's mean gradient; a larger one is scaled down to it.
     average : float, optional
-        Keep running means of the parameters, of which each step keeps this share, such as 0.999; see
-        :attr:`averaged_model`.
+        Share that each step keeps of running means of the parameters, such as 0.999: :attr:`averaged_model`.
     trainable : sequence of str, optional
         Patterns of the parameters to train, such as "dense*"; all when not given.
     class_names : sequence of str
@@ -431,15 +430,10 @@ class Trainer:
 
     def _own(self, state: TrainState) -> None:
         """Make the state, and the position that belongs to it, the trainer's own."""
-        self._state, self.position, model = state, state.position, self._require_model()
-        self._shown = False
-        self._model = Model(
-            self.network,
-            state.params,
-            state.statistics,
-            model.preprocess,
-            self.class_names,
-            model.input_shape,
+        self._state, self.position, self._shown = state, state.position, False
+        model = self._require_model()
+        self._model = replace(
+            model, params=state.params, state=state.statistics, class_names=self.class_names
         )
 
     def _require_model(self) -> Model:

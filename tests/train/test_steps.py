@@ -29,14 +29,7 @@ def test_a_clipped_gradient_has_the_norm_that_was_asked_for():
 def test_running_means_follow_the_parameters():
     states = []
     one = trainer(NET, optimizer=SGD(0.1), average=0.75)
-    one.fit(
-        X[:50],
-        Y[:50],
-        epochs=4,
-        batch_size=50,
-        callbacks=[lambda t, _: states.append(t.model.params)],
-        progress=False,
-    )
+    fit(one, X[:50], Y[:50], epochs=4, callbacks=[lambda trained, _: states.append(trained.model.params)])
     want = NET.init(0, (8, 8, 1))
     for params in states:
         want = {name: 0.75 * array + 0.25 * params[name] for name, array in want.items()}
