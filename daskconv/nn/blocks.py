@@ -21,14 +21,28 @@ _FLOPS_PER_PARAMETER = 4000
 def block_images(
     network: Network, input_shape: tuple[int, ...], methods: Mapping[str, Mapping[str, str]]
 ) -> int:
-    """Return how many images a thread takes through the network at once, by shape alone.
-
-    A pipelined network takes a shard whole: there the tiles are the parallelism. So does one with batch
-    statistics, which are those of a shard.
-    """
-    if any("pipelined" in row.values() for row in methods.values()) or network.statistic_shapes(input_shape):
-        return 1 << 30
+    """Return how many images a thread takes through the network at once, by shape alone."""
     flops = 3 * sum(network.flops(input_shape).values())
     parameters = sum(prod(shape) for shape in network.weight_shapes(input_shape).values())
     worth = max(_BLOCK_FLOPS, _FLOPS_PER_PARAMETER * parameters)
     return max(1, min(-(-worth // max(flops, 1)), 256))
+
+
+def images_at_once(
+    network: Network, input_shape: tuple[int, ...], methods: Mapping[str, Mapping[str, str]], shard: int
+) -> int:
+    """Return how many images of a shard a thread takes through the network at once while training."""
+    if takes_shards_whole(network, input_shape, methods):
+        return shard
+    return min(block_images(network, input_shape, methods), shard)
+
+
+def takes_shards_whole(
+    network: Network, input_shape: tuple[int, ...], methods: Mapping[str, Mapping[str, str]]
+) -> bool:
+    """Return whether a shard is one block while training.
+
+    In a pipelined network the tiles are the parallelism; and batch statistics are those of a shard.
+    """
+    pipelined = any("pipelined" in row.values() for row in methods.values())
+    return pipelined or bool(network.statistic_shapes(input_shape))

@@ -18,7 +18,7 @@ from daskconv.graph.choose import check_method, check_precision
 from daskconv.graph.tuning import Tuned
 from daskconv.graph.tuning_file import load_table
 from daskconv.kernels.epilogue import Epilogue, relu_grad
-from daskconv.nn.blocks import block_images
+from daskconv.nn.blocks import block_images, images_at_once
 from daskconv.nn.fuse import Tail, tails
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 
@@ -205,13 +205,16 @@ class Network:
             As in :meth:`choose_methods`.
         dtype : str
         images : int, optional
-            The most images of a block, such as those of a shard.
+            Of a shard, where the choice is for training.
         """
         methods, table = self.choose_methods(input_shape, method, precision), load_table()
         if not table.rows:
             return methods, ""
-        block = block_images(self, input_shape, methods)
-        tuned = table.at(dtype, block if images is None else min(block, images))
+        if images is None:
+            images = block_images(self, input_shape, methods)
+        else:
+            images = images_at_once(self, input_shape, methods, images)
+        tuned = table.at(dtype, images)
         return self.choose_methods(input_shape, method, precision, tuned), table.hash
 
     def _methods_by_layer(self, method: str | Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from daskconv.errors import InputError, check_count
 from daskconv.graph.choose import check_method
 from daskconv.layout import Layout
-from daskconv.nn.blocks import block_images
+from daskconv.nn.blocks import block_images, takes_shards_whole
 from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
@@ -89,6 +89,7 @@ def partition(
         shards=plan.layout.n,
         batch_size=batch_size,
         block_images=block_images(network, input_shape, methods),
+        whole_shards=takes_shards_whole(network, input_shape, methods),
         methods_table=tuple((name, tuple(row.items())) for name, row in methods.items()),
         loss=loss,
         metrics=metrics,

@@ -79,7 +79,8 @@ class Program:
     Shards, blocks, methods and the order of all sums are fixed here, so that the same Program gives the
     same bits on every transport and any number of workers (on one CPU type, with one set of versions).
     ``tuning`` is the hash of the table of measurements that chose the methods, "" where the rule did; ``clip_norm``
-    limits the norm of a step's gradient, ``average`` is what running means of the parameters keep in a step.
+    limits the norm of a step's gradient, ``average`` is what running means of the parameters keep in a step. With
+    ``whole_shards`` a shard is one block while training.
     """
 
     network: Network
@@ -95,6 +96,7 @@ class Program:
     seed: int = 0
     dtype: str = "float32"
     tuning: str = ""
+    whole_shards: bool = False
     clip_norm: float | None = None
     average: float | None = None
 
@@ -120,9 +122,10 @@ class Program:
 
     def __str__(self) -> str:
         gradients, after = self.segments
+        shard = -(-self.batch_size // self.shards)
         head = (
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
-            f"blocks of {min(self.block_images, -(-self.batch_size // self.shards))} images"
+            f"blocks of {shard if self.whole_shards else min(self.block_images, shard)} images"
         )
         head += f", tuning {self.tuning}" if self.tuning else ""
         methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
@@ -196,7 +199,7 @@ class Program:
 
     def blocks_of(self, indices: Indices) -> list[Indices]:
         """Return the blocks in which one thread takes a shard, or its sub-range, through the network."""
-        count = max(1, -(-len(indices) // self.block_images))
+        count = 1 if self.whole_shards else max(1, -(-len(indices) // self.block_images))
         return [indices[start:stop] for start, stop in even_parts(len(indices), count)]
 
     def evaluate_blocks(self, images: int) -> list[Indices]:

@@ -21,7 +21,7 @@ from daskconv.graph.threads import check_threads, execute, one_thread_each
 from daskconv.graph.tuning import Case, Table, about
 from daskconv.graph.tuning_file import load_table, save_table
 from daskconv.nn import zoo
-from daskconv.nn.blocks import block_images
+from daskconv.nn.blocks import images_at_once
 from daskconv.nn.layers import Conv2D
 from daskconv.nn.network import Network, aligned
 from daskconv.plan.partition import DEFAULT_SHARDS
@@ -144,7 +144,7 @@ def tune(
     check_threads(threads)
     shard = -(-check_count(batch, "batch") // check_count(shards, "shards"))
     layers = _convolutions(network, input_shape)
-    images = min(block_images(network, input_shape, {}), shard)
+    images = images_at_once(network, input_shape, {}, shard)
     work = list(dict.fromkeys((shape, pass_) for shape in layers.values() for pass_ in PASSES))
     measured = {}
     with one_thread_each():

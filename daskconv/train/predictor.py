@@ -54,14 +54,18 @@ class Predictor:
             )
         if hasattr(images, "dask"):
             return self._predict_lazily(images)
-        graph = {
-            ("predict", i): Task(
-                ("predict", i), predict_block, self, images[start : start + self.block], start
-            )
-            for i, start in enumerate(range(0, len(images), self.block))
-        }
+        starts, threads = range(0, len(images), self.block), available_threads()
         with one_thread_each():
-            return joined(execute(graph, list(graph), available_threads()))
+            if len(starts) < threads:
+                # Too few blocks for the threads: all of them share each convolution, which changes no bits.
+                return joined(
+                    [predict_block(self, images[i : i + self.block], i, threads=threads) for i in starts]
+                )
+            graph = {
+                ("predict", i): Task(("predict", i), predict_block, self, images[i : i + self.block], i)
+                for i in starts
+            }
+            return joined(execute(graph, list(graph), threads))
 
     def _predict_lazily(self, images: Any) -> Any:
         import dask.array as da
@@ -84,12 +88,14 @@ class Predictor:
         )
 
 
-def predict_block(predictor: Predictor, images: NDArray, start: int, name: str = "images") -> NDArray:
+def predict_block(
+    predictor: Predictor, images: NDArray, start: int, name: str = "images", threads: int = 1
+) -> NDArray:
     """Return the output for one block; ``name`` and its first image's number are for error messages."""
     if np.issubdtype(images.dtype, np.floating):
         check_finite(images, name, start)
     x = images.astype(np.float32) if predictor.preprocess is None else predictor.preprocess(images)
-    context = Context(statistics=predictor.statistics)
+    context = Context(statistics=predictor.statistics, threads=threads, spread=threads > 1)
     return predictor.network.forward(predictor.params, x, context, predictor.methods)[0]
 
 

@@ -45,7 +45,8 @@ def one_epoch_order(images):
 
 def test_a_shard_is_taken_whole():
     program = run().program((8, 8, 1), batch_size=200)
-    assert program.block_images >= 50
+    assert program.whole_shards and "blocks of 50 images" in str(program)
+    assert all(len(block) <= 4 * program.block_images <= 1024 for block in program.evaluate_blocks(5000))
     assert len(program.blocks_of(np.arange(50))) == 1
     assert program.elements == sum(array.size for array in NET.init(0, (8, 8, 1)).values()) + 2 * (6 + 10)
 

@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+import daskconv
 from daskconv import Conv2D, Flatten, Model, ReLU, Sequential
 from daskconv.errors import DataError
 from train.small import DIGITS, LOADED, TINY, X, Y, counted, fit, refuse, trainer
@@ -141,3 +142,16 @@ def test_xarray_over_dask_stays_lazy(model):
     lazy = model.predict(xarray.DataArray(counted(X, (50, 8, 8, 1)), dims=list("nhwc")))
     assert LOADED == []
     np.testing.assert_allclose(np.asarray(lazy), model.predict(X), atol=1e-5)
+
+
+def test_threads_that_share_a_block_change_no_bits():
+    net = daskconv.zoo.resnet20()
+    model = daskconv.Model(net, net.init(0, (32, 32, 3)), net.init_statistics((32, 32, 3)))
+    x = np.random.default_rng(0).standard_normal((30, 32, 32, 3)).astype(np.float32)
+    results = []
+    for threads in (1, 2, 5):
+        with dask.config.set({"daskconv.threads": threads}):
+            results += [model.predict(x), model.predict(x[:3])]
+    for whole, few in zip(results[::2], results[1::2]):
+        np.testing.assert_array_equal(whole, results[0])
+        np.testing.assert_array_equal(few, results[1])

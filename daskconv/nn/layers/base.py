@@ -29,7 +29,9 @@ class Context:
     methods : mapping
         The convolution method of each pass: forward, input_grad, weight_grad.
     threads : int
-        Threads of the pipeline inside one block.
+        Threads inside one block: those of the pipeline, or of all convolutions.
+    spread : bool
+        Whether all convolutions are cut for the threads, as is worth it where there are few blocks.
     images : array of int64, (n,)
         Number of each image of the block in the data set; with ``seed``, ``epoch`` and ``layer`` it
         counts random numbers, so that they do not depend on where a block is computed.
@@ -58,16 +60,25 @@ class Context:
     statistics: Arrays = field(default_factory=dict)
     batch_statistics: Arrays = field(default_factory=dict)
     epilogue: Epilogue = NOTHING
+    spread: bool = False
 
     def at(self, layer: int, methods: Mapping[str, str], **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
         return Context(
-            self.training, methods, self.threads, self.images, self.seed, self.epoch, layer, **needs
+            self.training,
+            methods,
+            self.threads,
+            self.images,
+            self.seed,
+            self.epoch,
+            layer,
+            spread=self.spread,
+            **needs,
         )
 
     def tile_threads(self, method: str) -> int | None:
-        """Return the threads of a convolution: only the pipeline has any inside a block."""
-        return self.threads if method == "pipelined" else None
+        """Return the threads of a convolution: inside a block most often only the pipeline has any."""
+        return self.threads if method == "pipelined" or self.spread else None
 
 
 @dataclass(frozen=True)
