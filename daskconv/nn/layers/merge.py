@@ -117,13 +117,15 @@ class Concat(Layer):
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the inputs side by side."""
         axis = axis_of(self.axis, x[0].shape[1:], "Concat")
-        images = max(map(len, x))
-        x = tuple(np.broadcast_to(part, (images, *part.shape[1:])) for part in x)
-        return np.concatenate(x, axis), [part.shape[axis] for part in x]
+        (images,) = np.broadcast_shapes(*((len(part),) for part in x))
+        parts = [np.broadcast_to(part, (images, *part.shape[1:])) for part in x]
+        return np.concatenate(parts, axis), [part.shape for part in x]
 
-    def backward(self, params: Arrays, saved: list[int], dy: NDArray, context: Context) -> tuple[Any, Arrays]:
-        """Return each input's part of the gradient."""
-        return tuple(np.split(dy, np.cumsum(saved)[:-1], axis_of(self.axis, dy.shape[1:], "Concat"))), {}
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return each input's part of the gradient; the sum over the images where it was one for all."""
+        axis = axis_of(self.axis, dy.shape[1:], "Concat")
+        parts = np.split(dy, np.cumsum([shape[axis] for shape in saved])[:-1], axis)
+        return tuple(reduced(part, shape) for part, shape in zip(parts, saved, strict=True)), {}
 
 
 @dataclass(frozen=True)
@@ -160,5 +162,5 @@ def reduced(dy: NDArray, shape: tuple[int, ...]) -> NDArray:
     if dy.shape == shape:
         return dy
     sizes = (shape[0], *(1,) * (dy.ndim - len(shape)), *shape[1:])
-    axes = tuple(axis for axis, size in enumerate(sizes) if size == 1 < dy.shape[axis])
+    axes = tuple(axis for axis, size in enumerate(sizes) if size == 1 != dy.shape[axis])
     return dy.sum(axes, keepdims=True).reshape(shape)
