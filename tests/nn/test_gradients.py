@@ -119,6 +119,12 @@ LAYERS = [
         Resize((4, 5), mode="linear", coordinates="tf_crop_and_resize", roi=((-0.2, 1.1), (0.3, 0.8))),
         (4, 4, 2),
     ),
+    (
+        Resize(
+            (4, 5), None, "cubic", "tf_crop_and_resize", exclude_outside=True, roi=((-3.0, 4.0), (0.0, 1.0))
+        ),
+        (4, 4, 2),
+    ),
     (BatchNorm(), (3, 4, 2)),
     (BatchNorm(scale=False, epsilon=0.1), (5,)),
     (BatchNorm(offset=False), (1, 1, 3)),

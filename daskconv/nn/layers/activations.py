@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ class PReLU(Layer):
     """
 
     slope_init: Initializer = Constant(0.25)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape."""
+        if not shape:
+            raise InputError("PReLU gets an input of shape (): it needs channels, its last axis.")
+        return shape
 
     def weights(self, shape: Shape) -> Mapping[str, tuple[Shape, Initializer]]:
         """Return "slope" (c,)."""
@@ -237,7 +244,7 @@ class LogSoftmax(Softmax):
 
 def axis_of(axis: int, shape: Shape, layer: str) -> int:
     """Return an axis of an image's values as one of the array's, whose first is n; refuse one that is not there."""
-    if not -len(shape) <= axis < len(shape):
+    if not isinstance(axis, Integral) or not -len(shape) <= axis < len(shape):
         raise InputError(
             f"{layer} has axis {axis} but gets an input of shape {shape}: count its axes from 0 or -1."
         )

@@ -29,6 +29,16 @@ class _Elementwise(Layer):
 
 
 @dataclass(frozen=True)
+class _OfTwo(_Elementwise):
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the shape that both inputs are broadcast to, as NumPy does."""
+        broadcast = super().output_shape(shape)
+        if len(shape) != 2:
+            raise InputError(f"{type(self).__name__} gets {len(shape)} inputs: it needs two.")
+        return broadcast
+
+
+@dataclass(frozen=True)
 class Add(_Elementwise):
     """The sum of several inputs, as at the end of a residual block; broadcast where shapes differ.
 
@@ -53,12 +63,12 @@ class Add(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Subtract(_Elementwise):
+class Subtract(_OfTwo):
     """The first input less the second."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the difference."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one - other, [array.shape for array in x]
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -67,12 +77,12 @@ class Subtract(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Multiply(_Elementwise):
+class Multiply(_OfTwo):
     """The product of two inputs."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the product; backward needs the inputs."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one * other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -82,12 +92,12 @@ class Multiply(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Divide(_Elementwise):
+class Divide(_OfTwo):
     """The first input over the second."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the quotient; backward needs the inputs."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one / other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -143,12 +153,6 @@ class Outputs(Layer):
     def backward(self, params: Arrays, saved: Any, dy: Any, context: Context) -> tuple[Any, Arrays]:
         """Return the gradients as they are."""
         return dy, {}
-
-
-def _pair(layer: Layer, x: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
-    if len(x) != 2:
-        raise InputError(f"{type(layer).__name__} gets {len(x)} inputs: it needs two.")
-    return x[0], x[1]
 
 
 def aligned(x: tuple[NDArray, ...]) -> tuple[NDArray, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import floor
+from math import floor, isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, are_ints
 from daskconv.kernels.interpolate import interpolate
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.conv import images_shape
@@ -93,6 +94,16 @@ class Resize(Layer):
                 raise InputError(f"Resize has {name} {value!r}: choose one of {', '.join(known)}.")
         if (self.size is None) == (self.scale is None):
             raise InputError(f"Resize has size {self.size} and scale {self.scale}: give one of them.")
+        if self.size is not None and not are_ints(self.size, 2):
+            raise InputError(f"Resize has size {self.size}: give a pair of ints (rows, columns).")
+        if self.scale is not None and not _numbers(_scales(self)):
+            raise InputError(
+                f"Resize has scale {self.scale}: give a finite number, or a pair (rows, columns)."
+            )
+        if self.roi is not None and not (len(self.roi) == 2 and all(map(_numbers, self.roi))):
+            raise InputError(
+                f"Resize has roi {self.roi}: give a pair of finite numbers for rows and one for columns."
+            )
 
     def _tables(self, image: tuple[int, int]) -> tuple[Table, Table]:
         return _table(self, 0, image[0]), _table(self, 1, image[1])
@@ -140,10 +151,21 @@ class Table:
     outside: NDArray[np.bool_]
 
 
+def _scales(layer: Resize) -> tuple[float, float] | tuple[None, None]:
+    """Return what rows and columns are multiplied by, if anything."""
+    return layer.scale if isinstance(layer.scale, tuple) else (layer.scale, layer.scale)  # type: ignore[return-value]
+
+
+def _numbers(pair: Any) -> bool:
+    """Whether a value is a pair of finite numbers."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    return all(isinstance(number, Real) and isfinite(number) for number in pair)
+
+
 @lru_cache(maxsize=256)
 def _table(layer: Resize, axis: int, size: int) -> Table:
-    scales = layer.scale if isinstance(layer.scale, tuple) else (layer.scale,) * 2
-    given = scales[axis]
+    given = _scales(layer)[axis]
     outputs = floor(size * given) if given is not None else layer.size[axis]  # type: ignore[index]
     scale = outputs / size if given is None else given
     roi = layer.roi[axis] if layer.roi else (0.0, 1.0)
@@ -155,7 +177,8 @@ def _table(layer: Resize, axis: int, size: int) -> Table:
         taps, weights = _taps(layer, place, scale)
         if layer.exclude_outside:
             weights = np.where((taps >= 0) & (taps < size), weights, 0)
-            weights = weights / weights.sum()
+            # None is inside where a crop leaves the image; that output is not a sum.
+            weights = weights / (weights.sum() or 1)
         np.add.at(matrix[output], np.clip(taps, 0, size - 1), weights)
     return Table(*_compact(matrix), *_compact(matrix.T), outside)
 
