@@ -81,9 +81,8 @@ class PReLU(Layer):
 
     def backward(self, params: Arrays, saved: NDArray, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient by the input and by the slopes."""
-        negative = np.minimum(saved, 0).reshape(-1, saved.shape[-1])
-        grads = {"slope": np.einsum("mc,mc->c", dy.reshape(negative.shape), negative)}
-        return pointwise.leaky_relu_grad(dy, saved, params["slope"]), grads
+        dx, of_slopes = pointwise.prelu_grad(dy, saved, params["slope"])
+        return dx, {"slope": of_slopes}
 
 
 @dataclass(frozen=True)
@@ -147,17 +146,11 @@ class HardSwish(Layer):
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the output; backward needs the input."""
-        return evaluate(
-            "where(x > three, x, where(x < -three, zero, x * (x + three) * sixth))", x, **_HARD
-        ), x
+        return pointwise.hard_swish(x), x
 
     def backward(self, params: Arrays, saved: NDArray, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient."""
-        inside = "dy * (x * third + half)"
-        return evaluate(f"where(x > three, dy, where(x < -three, zero, {inside}))", saved, dy=dy, **_HARD), {}
-
-
-_HARD = {"three": 3, "zero": 0, "sixth": 1 / 6, "third": 1 / 3, "half": 0.5}
+        return pointwise.hard_swish_grad(dy, saved), {}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class Add(_Elementwise):
         arrays = aligned(x)
         total = arrays[0] + arrays[1]
         for other in arrays[2:]:
-            total = total + other
+            fits = np.broadcast_shapes(total.shape, other.shape) == total.shape
+            total = np.add(total, other, out=total if fits else None)
         return total, shapes
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:

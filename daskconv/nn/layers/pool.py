@@ -231,12 +231,12 @@ class GlobalMaxPool2D(GlobalAvgPool2D):
     """Each channel's maximum over the image: (h, w, c) to (c,), or (1, 1, c) with ``keepdims``."""
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
-        """Return the maxima; backward needs the input."""
-        return x.max((1, 2), keepdims=self.keepdims), x
+        """Return the maxima, as of one window, and what that needs to go back."""
+        whole = MaxPool2D(x.shape[1:3])
+        y, saved = whole.forward(params, x, context)
+        return (y if self.keepdims else y.reshape(len(x), x.shape[3])), (whole, saved)
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient, sent to the first of the largest."""
-        pixels = saved.reshape(len(saved), -1, saved.shape[3])
-        dx = np.zeros_like(pixels)
-        np.put_along_axis(dx, pixels.argmax(1)[:, None], dy.reshape(len(dy), 1, -1), 1)
-        return dx.reshape(saved.shape), {}
+        whole, of_pool = saved
+        return whole.backward(params, of_pool, dy.reshape(len(dy), 1, 1, dy.shape[-1]), context)

@@ -153,10 +153,13 @@ class Pad(Layer):
             kept[...] = dy[_place(pads, kept.shape)]
             return dx, {}
         for axis, pair in enumerate(pads):
-            lines = np.moveaxis(dy, axis, 0)
-            sources = np.pad(np.arange(kept.shape[axis]), pair, self.mode)  # type: ignore[call-overload]
-            part = np.zeros((kept.shape[axis], *lines.shape[1:]), dy.dtype)
-            np.add.at(part, sources, lines)
+            if pair == (0, 0):
+                continue
+            lines, size, (before, _) = np.moveaxis(dy, axis, 0), kept.shape[axis], pair
+            sources = np.pad(np.arange(size), pair, self.mode)  # type: ignore[call-overload]
+            part = lines[before : before + size].copy("K")
+            for at in (*range(before), *range(before + size, len(lines))):
+                part[sources[at]] += lines[at]
             dy = np.moveaxis(part, 0, axis)
         kept[...] = dy
         return dx, {}
