@@ -30,6 +30,7 @@ from daskconv import (
     Softmax,
     conv2d,
 )
+from daskconv.nn.layers import resize
 from reference import refuse
 
 INFERENCE, TRAINING = Context(), Context(training=True)
@@ -288,3 +289,22 @@ def test_a_window_of_more_than_65536_taps_sends_its_gradient_to_the_winner():
     _, saved = pool.forward({}, x, Context())
     dx, _ = pool.backward({}, saved, np.ones((1, 1, 1, 1)), Context())
     assert np.flatnonzero(dx).tolist() == [69999]
+
+
+@pytest.mark.parametrize(("mode", "reach"), [("nearest", 2), ("linear", 3), ("cubic", 5)])
+def test_a_nan_pixel_reaches_the_outputs_that_read_it_and_no_other(mode, reach):
+    """Half-pixel places at twice the size: outputs 0 .. reach - 1 are sums with pixel 0."""
+    x = np.zeros((1, 8, 8, 2))
+    x[0, 0, 0, 1] = np.nan
+    want = np.zeros((1, 16, 16, 2), bool)
+    want[0, :reach, :reach, 1] = True
+    np.testing.assert_array_equal(np.isnan(forward(Resize(scale=2.0, mode=mode), x)), want)
+
+
+def test_a_resize_of_a_large_image_has_a_small_table():
+    layer = Resize(scale=0.5, mode="linear")
+    assert layer.output_shape((6000, 4000, 3)) == (3000, 2000, 3)
+    table = resize._table(layer, 0, 6000)
+    assert table.index.shape == table.weight.shape == (3000, 2)
+    assert table.back_index.shape == table.back_weight.shape == (6000, 1)
+    assert (table.weight.sum(1) == 1).all() and (table.back_weight == 0.5).all()
