@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from operator import index
 from typing import Any
 
@@ -34,6 +35,18 @@ class Interrupted(DaskconvError):
     def __init__(self, sentence: str, signal: int | None = None) -> None:
         super().__init__(sentence)
         self.signal = signal
+
+
+def are_ints(values: Any, count: int | None = None) -> bool:
+    """Whether a value is a tuple of ints, NumPy's too, and of this length when it is given.
+
+    Examples
+    --------
+    >>> are_ints((3, -1)), are_ints((3, 0.5)), are_ints(3), are_ints((3, -1), 3)
+    (True, False, False, False)
+    """
+    whole = isinstance(values, tuple) and all(isinstance(value, Integral) for value in values)
+    return whole and count in (None, len(values))
 
 
 def check_count(value: Any, name: str) -> int:

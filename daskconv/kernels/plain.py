@@ -240,6 +240,27 @@ def leaky_relu_grad(dy: NDArray, x: NDArray, slopes: NDArray, dx: NDArray) -> No
     dx[:] = np.where(x < 0, dy * slopes, dy)
 
 
+def prelu_grad(dy: NDArray, x: NDArray, slopes: NDArray, dx: NDArray, of_slopes: NDArray) -> None:
+    """Write the gradients by x and by the channels' slopes."""
+    leaky_relu_grad(dy, x, slopes, dx)
+    of_slopes[:] = np.einsum("mc,mc->c", dy, np.where(x < 0, x, 0))
+
+
+def hard_swish(x: NDArray, y: NDArray) -> None:
+    """Write x times its hard sigmoid."""
+    values = {"x": x} | {name: x.dtype.type(number) for name, number in _HARD.items()}
+    _evaluate("where(x > three, x, where(x < -three, zero, x * (x + three) * sixth))", values, y)
+
+
+def hard_swish_grad(dy: NDArray, x: NDArray, dx: NDArray) -> None:
+    """Write the gradient of :func:`hard_swish`."""
+    values = {"dy": dy, "x": x} | {name: x.dtype.type(number) for name, number in _HARD.items()}
+    _evaluate("where(x > three, dy, where(x < -three, zero, dy * (x * third + half)))", values, dx)
+
+
+_HARD = {"three": 3, "zero": 0, "sixth": 1 / 6, "third": 1 / 3, "half": 0.5}
+
+
 def between_grad(dy: NDArray, x: NDArray, numbers: tuple[float, float, float], dx: NDArray) -> None:
     """Write slope * dy where x lies between two numbers."""
     low, high, slope = numbers

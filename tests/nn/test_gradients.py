@@ -119,6 +119,12 @@ LAYERS = [
         Resize((4, 5), mode="linear", coordinates="tf_crop_and_resize", roi=((-0.2, 1.1), (0.3, 0.8))),
         (4, 4, 2),
     ),
+    (
+        Resize(
+            (4, 5), None, "cubic", "tf_crop_and_resize", exclude_outside=True, roi=((-3.0, 4.0), (0.0, 1.0))
+        ),
+        (4, 4, 2),
+    ),
     (BatchNorm(), (3, 4, 2)),
     (BatchNorm(scale=False, epsilon=0.1), (5,)),
     (BatchNorm(offset=False), (1, 1, 3)),
@@ -157,6 +163,57 @@ def test_a_parameter_gets_the_gradient_of_all_images():
     np.testing.assert_array_equal(y, (x * grid[0]).reshape(5, 12))
     grads = network.backward(params, saved, np.ones_like(y), context, {}, ["grid.value"])
     np.testing.assert_allclose(grads["grid.value"], x.sum(0), rtol=1e-12)
+
+
+BETWEEN = [ReLU(), LeakyReLU(), PReLU(), Sigmoid(), Clip(-0.5, 0.5), LRN(3), Conv2D(2, 3, padding=1)]
+BETWEEN += [Reshape((3, 4, 2)), MaxPool2D(1), Softmax(), ChannelShuffle(2)]
+
+
+@pytest.mark.parametrize("join", [Concat(), Add(), Multiply()], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda layer: type(layer).__name__)
+def test_layers_that_follow_a_parameter_get_its_own_gradient(between, join):
+    """The parameter and what is made of it have n = 1; the images that it is joined with are five."""
+    network = Network(
+        (
+            Node("grid", Parameter((3, 4, 2))),
+            Node("between", between, ("grid",)),
+            Node("join", join, ("input", "between")),
+        )
+    )
+    rng = np.random.default_rng(4)
+    params = {name: rng.standard_normal(size) for name, size in network.weight_shapes((3, 4, 2)).items()}
+    x, context = rng.standard_normal((5, 3, 4, 2)), Context(training=True)
+    methods = network.choose_methods((3, 4, 2), "lowering")
+    y, saved = network.forward(params, x, context, methods)
+    dy = rng.standard_normal(y.shape)
+    grads = network.backward(params, saved, dy, context, methods, list(params))
+    for name, array in params.items():
+        way = rng.standard_normal(array.shape)
+        rise = slope(
+            lambda moved, name=name: np.vdot(
+                network.forward(params | {name: moved}, x, context, methods)[0], dy
+            ),
+            array,
+            way,
+        )
+        assert np.vdot(grads[name], way) == pytest.approx(rise, rel=1e-6, abs=1e-8), name
+
+
+def test_a_concat_sends_one_image_the_sum_over_all():
+    x = (np.ones((5, 2, 3)), np.ones((1, 2, 4)))
+    y, saved = Concat().forward({}, x, Context())
+    dy = np.random.default_rng(0).standard_normal(y.shape)
+    dx, _ = Concat().backward({}, saved, dy, Context())
+    np.testing.assert_array_equal(dx[0], dy[..., :3])
+    np.testing.assert_array_equal(dx[1], dy[..., 3:].sum(0, keepdims=True))
+
+
+@pytest.mark.parametrize("join", [Concat(), Add(), Multiply()])
+def test_a_block_without_images_gives_a_parameter_no_gradient(join):
+    x = (np.ones((0, 2, 3)), np.ones((1, 2, 3)))
+    y, saved = join.forward({}, x, Context())
+    dx, _ = join.backward({}, saved, y, Context())
+    assert len(y) == len(dx[0]) == 0 and dx[1].tolist() == np.zeros((1, 2, 3)).tolist()
 
 
 def test_a_max_pool_is_differentiated_outside_of_training_too():

@@ -4,19 +4,34 @@ import numpy as np
 import pytest
 
 from daskconv import (
+    LRN,
     Add,
     AvgPool2D,
+    ChannelShuffle,
     Concat,
     Context,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
     Flatten,
     Layer,
+    LpPool2D,
+    MatMul,
     MaxPool2D,
+    Mean,
+    Multiply,
+    Pad,
+    Parameter,
+    PReLU,
     ReLU,
+    Reshape,
+    Resize,
+    Slice,
+    Softmax,
     conv2d,
 )
+from daskconv.nn.layers import resize
 from reference import refuse
 
 INFERENCE, TRAINING = Context(), Context(training=True)
@@ -213,6 +228,40 @@ class TestDropout:
         ),
         (Concat(), ((36,), (6, 6, 2)), "Concat gets inputs of shapes ((36,), (6, 6, 2))"),
         (Concat(), (6, 6, 2), "Concat gets inputs of shapes (6, 6, 2)"),
+        (Multiply(), ((6,), (6,), (6,)), "Multiply gets 3 inputs: it needs two"),
+        (MatMul(), ((4, 2, 3), (5, 3, 2)), "MatMul gets inputs of shapes ((4, 2, 3), (5, 3, 2))"),
+        (PReLU(), (), "PReLU gets an input of shape ()"),
+        (Softmax(1.0), (6, 6, 2), "Softmax has axis 1.0"),
+        (LRN(2.5), (6, 6, 2), "LRN has size 2.5"),
+        (LpPool2D(2, p=float("inf")), (6, 6, 2), "LpPool2D has p inf"),
+        (LpPool2D(2, p="two"), (6, 6, 2), "LpPool2D has p 'two'"),
+        (
+            Mean((0, -3)),
+            (6, 6, 2),
+            "Mean has axes (0, -3) for an input of shape (6, 6, 2): name each of them once",
+        ),
+        (Mean(0), (6, 6, 2), "Mean has axes 0"),
+        (Reshape(72), (6, 6, 2), "Reshape has shape 72: give a tuple of ints"),
+        (Reshape((36.0, 2)), (6, 6, 2), "Reshape has shape (36.0, 2)"),
+        (Slice((0.5,), (2,), (1,)), (6,), "Slice has starts (0.5,)"),
+        (Slice(0, 2, 1), (6,), "Slice has starts 0"),
+        (ChannelShuffle(0), (6, 6, 2), "groups is 0"),
+        (ChannelShuffle(3), (6, 6, 2), "ChannelShuffle has 3 groups"),
+        (Parameter((-1, 2)), (6,), "Parameter has shape (-1, 2)"),
+        (Pad(1), (6, 6, 2), "Pad has padding 1"),
+        (Pad(((1, 1), (1, 1))), (6, 6, 2), "Pad has padding ((1, 1), (1, 1))"),
+        (Pad(((0.5, 0),)), (6,), "Pad has padding ((0.5, 0),)"),
+        (Pad(((-7, 9),)), (6,), "which leaves nothing of an input of shape (6,)"),
+        (Pad(((-4, 4), (-3, -3)), "edge"), (6, 6), "which leaves nothing of an input of shape (6, 6)"),
+        (ConvTranspose2D(2, 3, 2, output_padding=2), (6, 6, 2), "ConvTranspose2D has output_padding 2"),
+        (ConvTranspose2D(2, 3, 2, output_padding=0.5), (6, 6, 2), "ConvTranspose2D has output_padding 0.5"),
+        (ConvTranspose2D(2, 3, 2, output_padding=(1, 1, 1)), (6, 6, 2), "has output_padding (1, 1, 1)"),
+        (Resize(scale=float("nan")), (6, 6, 2), "Resize has scale nan"),
+        (Resize(scale=float("inf")), (6, 6, 2), "Resize has scale inf"),
+        (Resize(scale=(1, 2, 3)), (6, 6, 2), "Resize has scale (1, 2, 3)"),
+        (Resize(3), (6, 6, 2), "Resize has size 3"),
+        (Resize((2.5, 3)), (6, 6, 2), "Resize has size (2.5, 3)"),
+        (Resize((3, 3), roi=(0, 1)), (6, 6, 2), "Resize has roi (0, 1)"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -244,3 +293,22 @@ def test_a_window_of_more_than_65536_taps_sends_its_gradient_to_the_winner():
     _, saved = pool.forward({}, x, Context())
     dx, _ = pool.backward({}, saved, np.ones((1, 1, 1, 1)), Context())
     assert np.flatnonzero(dx).tolist() == [69999]
+
+
+@pytest.mark.parametrize(("mode", "reach"), [("nearest", 2), ("linear", 3), ("cubic", 5)])
+def test_a_nan_pixel_reaches_the_outputs_that_read_it_and_no_other(mode, reach):
+    """Half-pixel places at twice the size: outputs 0 .. reach - 1 are sums with pixel 0."""
+    x = np.zeros((1, 8, 8, 2))
+    x[0, 0, 0, 1] = np.nan
+    want = np.zeros((1, 16, 16, 2), bool)
+    want[0, :reach, :reach, 1] = True
+    np.testing.assert_array_equal(np.isnan(forward(Resize(scale=2.0, mode=mode), x)), want)
+
+
+def test_a_resize_of_a_large_image_has_a_small_table():
+    layer = Resize(scale=0.5, mode="linear")
+    assert layer.output_shape((6000, 4000, 3)) == (3000, 2000, 3)
+    table = resize._table(layer, 0, 6000)
+    assert table.index.shape == table.weight.shape == (3000, 2)
+    assert table.back_index.shape == table.back_weight.shape == (6000, 1)
+    assert (table.weight.sum(1) == 1).all() and (table.back_weight == 0.5).all()

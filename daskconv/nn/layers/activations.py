@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,12 @@ class PReLU(Layer):
 
     slope_init: Initializer = Constant(0.25)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape."""
+        if not shape:
+            raise InputError("PReLU gets an input of shape (): it needs channels, its last axis.")
+        return shape
+
     def weights(self, shape: Shape) -> Mapping[str, tuple[Shape, Initializer]]:
         """Return "slope" (c,)."""
         return {"slope": ((shape[-1],), self.slope_init)}
@@ -74,9 +81,8 @@ class PReLU(Layer):
 
     def backward(self, params: Arrays, saved: NDArray, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient by the input and by the slopes."""
-        negative = np.minimum(saved, 0).reshape(-1, saved.shape[-1])
-        grads = {"slope": np.einsum("mc,mc->c", dy.reshape(negative.shape), negative)}
-        return pointwise.leaky_relu_grad(dy, saved, params["slope"]), grads
+        dx, of_slopes = pointwise.prelu_grad(dy, saved, params["slope"])
+        return dx, {"slope": of_slopes}
 
 
 @dataclass(frozen=True)
@@ -140,17 +146,11 @@ class HardSwish(Layer):
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the output; backward needs the input."""
-        return evaluate(
-            "where(x > three, x, where(x < -three, zero, x * (x + three) * sixth))", x, **_HARD
-        ), x
+        return pointwise.hard_swish(x), x
 
     def backward(self, params: Arrays, saved: NDArray, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient."""
-        inside = "dy * (x * third + half)"
-        return evaluate(f"where(x > three, dy, where(x < -three, zero, {inside}))", saved, dy=dy, **_HARD), {}
-
-
-_HARD = {"three": 3, "zero": 0, "sixth": 1 / 6, "third": 1 / 3, "half": 0.5}
+        return pointwise.hard_swish_grad(dy, saved), {}
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class LogSoftmax(Softmax):
 
 def axis_of(axis: int, shape: Shape, layer: str) -> int:
     """Return an axis of an image's values as one of the array's, whose first is n; refuse one that is not there."""
-    if not -len(shape) <= axis < len(shape):
+    if not isinstance(axis, Integral) or not -len(shape) <= axis < len(shape):
         raise InputError(
             f"{layer} has axis {axis} but gets an input of shape {shape}: count its axes from 0 or -1."
         )

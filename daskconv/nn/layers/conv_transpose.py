@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError, check_count
+from daskconv.errors import InputError, are_ints, check_count
 from daskconv.geometry import Padding, Window, as_pair, resolve_padding
 from daskconv.graph import conv
 from daskconv.graph.arrays import check_channels
@@ -117,10 +117,10 @@ def adjoint(layer: ConvTranspose2D, shape: Shape) -> tuple[Window, tuple[int, in
         for value, name in ((layer.kernel, "kernel"), (layer.stride, "stride"), (layer.dilation, "dilation"))
     )
     more = layer.output_padding if isinstance(layer.output_padding, tuple) else (layer.output_padding,) * 2
-    if not all(0 <= extra < step for extra, step in zip(more, stride, strict=True)):
+    if not are_ints(more, 2) or not all(0 <= extra < step for extra, step in zip(more, stride, strict=True)):
         raise InputError(
-            f"ConvTranspose2D has output_padding {layer.output_padding}: give at least 0 and less than the stride "
-            f"{stride}."
+            f"ConvTranspose2D has output_padding {layer.output_padding}: give ints of at least 0 and less than the "
+            f"stride {stride}."
         )
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     pads = resolve_padding(layer.padding, (h, w), (extent[0], extent[1]), stride)

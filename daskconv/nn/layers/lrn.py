@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,9 @@ class LRN(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape."""
-        if not shape or self.size < 1:
+        if not shape or not isinstance(self.size, Integral) or self.size < 1:
             raise InputError(
-                f"LRN has size {self.size} and an input of shape {shape}: give a size of at least 1, and channels."
+                f"LRN has size {self.size} and an input of shape {shape}: give an int of at least 1, and channels."
             )
         return shape
 

@@ -30,7 +30,13 @@ class MatMul(Layer):
             raise InputError(
                 f"MatMul gets inputs of shapes {shape}: it needs two matrices (..., i, k) and (..., k, j)."
             )
-        return (*np.broadcast_shapes(shape[0][:-2], shape[1][:-2]), shape[0][-2], shape[1][-1])
+        try:
+            several = np.broadcast_shapes(shape[0][:-2], shape[1][:-2])
+        except ValueError:
+            raise InputError(
+                f"MatMul gets inputs of shapes {shape}: the axes before the matrices have to be equal, or of size 1."
+            ) from None
+        return (*several, shape[0][-2], shape[1][-1])
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the product; backward needs both inputs."""

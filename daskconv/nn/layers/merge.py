@@ -29,6 +29,16 @@ class _Elementwise(Layer):
 
 
 @dataclass(frozen=True)
+class _OfTwo(_Elementwise):
+    def output_shape(self, shape: Any) -> Shape:
+        """Return the shape that both inputs are broadcast to, as NumPy does."""
+        broadcast = super().output_shape(shape)
+        if len(shape) != 2:
+            raise InputError(f"{type(self).__name__} gets {len(shape)} inputs: it needs two.")
+        return broadcast
+
+
+@dataclass(frozen=True)
 class Add(_Elementwise):
     """The sum of several inputs, as at the end of a residual block; broadcast where shapes differ.
 
@@ -44,7 +54,8 @@ class Add(_Elementwise):
         arrays = aligned(x)
         total = arrays[0] + arrays[1]
         for other in arrays[2:]:
-            total = total + other
+            fits = np.broadcast_shapes(total.shape, other.shape) == total.shape
+            total = np.add(total, other, out=total if fits else None)
         return total, shapes
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -53,12 +64,12 @@ class Add(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Subtract(_Elementwise):
+class Subtract(_OfTwo):
     """The first input less the second."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the difference."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one - other, [array.shape for array in x]
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -67,12 +78,12 @@ class Subtract(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Multiply(_Elementwise):
+class Multiply(_OfTwo):
     """The product of two inputs."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the product; backward needs the inputs."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one * other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -82,12 +93,12 @@ class Multiply(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Divide(_Elementwise):
+class Divide(_OfTwo):
     """The first input over the second."""
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the quotient; backward needs the inputs."""
-        one, other = _pair(self, aligned(x))
+        one, other = aligned(x)
         return one / other, x
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
@@ -117,13 +128,15 @@ class Concat(Layer):
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the inputs side by side."""
         axis = axis_of(self.axis, x[0].shape[1:], "Concat")
-        images = max(map(len, x))
-        x = tuple(np.broadcast_to(part, (images, *part.shape[1:])) for part in x)
-        return np.concatenate(x, axis), [part.shape[axis] for part in x]
+        (images,) = np.broadcast_shapes(*((len(part),) for part in x))
+        parts = [np.broadcast_to(part, (images, *part.shape[1:])) for part in x]
+        return np.concatenate(parts, axis), [part.shape for part in x]
 
-    def backward(self, params: Arrays, saved: list[int], dy: NDArray, context: Context) -> tuple[Any, Arrays]:
-        """Return each input's part of the gradient."""
-        return tuple(np.split(dy, np.cumsum(saved)[:-1], axis_of(self.axis, dy.shape[1:], "Concat"))), {}
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return each input's part of the gradient; the sum over the images where it was one for all."""
+        axis = axis_of(self.axis, dy.shape[1:], "Concat")
+        parts = np.split(dy, np.cumsum([shape[axis] for shape in saved])[:-1], axis)
+        return tuple(reduced(part, shape) for part, shape in zip(parts, saved, strict=True)), {}
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,6 @@ class Outputs(Layer):
         return dy, {}
 
 
-def _pair(layer: Layer, x: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
-    if len(x) != 2:
-        raise InputError(f"{type(layer).__name__} gets {len(x)} inputs: it needs two.")
-    return x[0], x[1]
-
-
 def aligned(x: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
     """Return the arrays with as many axes each: images first, then axes of size 1 where an image has fewer."""
     most = max(array.ndim for array in x)
@@ -160,5 +167,5 @@ def reduced(dy: NDArray, shape: tuple[int, ...]) -> NDArray:
     if dy.shape == shape:
         return dy
     sizes = (shape[0], *(1,) * (dy.ndim - len(shape)), *shape[1:])
-    axes = tuple(axis for axis, size in enumerate(sizes) if size == 1 < dy.shape[axis])
+    axes = tuple(axis for axis, size in enumerate(sizes) if size == 1 != dy.shape[axis])
     return dy.sum(axes, keepdims=True).reshape(shape)

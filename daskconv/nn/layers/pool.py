@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, are_ints
 from daskconv.geometry import Padding, Window
 from daskconv.kernels import pool
 from daskconv.nn.layers.activations import axis_of
@@ -134,8 +136,10 @@ class LpPool2D(_Pool2D):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (p, q, c)."""
-        if not self.p >= 1:
-            raise InputError(f"LpPool2D has p {self.p}: give at least 1.")
+        if not isinstance(self.p, Real) or not 1 <= self.p < inf:
+            raise InputError(
+                f"LpPool2D has p {self.p!r}: give a number of at least 1; for its limit use MaxPool2D."
+            )
         return super().output_shape(shape)
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
@@ -175,6 +179,10 @@ class Mean(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the sizes that are left."""
+        if not are_ints(self.axes) or len({axis % max(len(shape), 1) for axis in self.axes}) < len(self.axes):
+            raise InputError(
+                f"Mean has axes {self.axes} for an input of shape {shape}: name each of them once."
+            )
         gone = {axis - 1 for axis in self._axes(shape)}
         kept = [1 if at in gone else size for at, size in enumerate(shape) if self.keepdims or at not in gone]
         return tuple(kept)
@@ -223,12 +231,12 @@ class GlobalMaxPool2D(GlobalAvgPool2D):
     """Each channel's maximum over the image: (h, w, c) to (c,), or (1, 1, c) with ``keepdims``."""
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
-        """Return the maxima; backward needs the input."""
-        return x.max((1, 2), keepdims=self.keepdims), x
+        """Return the maxima, as of one window, and what that needs to go back."""
+        whole = MaxPool2D(x.shape[1:3])
+        y, saved = whole.forward(params, x, context)
+        return (y if self.keepdims else y.reshape(len(x), x.shape[3])), (whole, saved)
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient, sent to the first of the largest."""
-        pixels = saved.reshape(len(saved), -1, saved.shape[3])
-        dx = np.zeros_like(pixels)
-        np.put_along_axis(dx, pixels.argmax(1)[:, None], dy.reshape(len(dy), 1, -1), 1)
-        return dx.reshape(saved.shape), {}
+        whole, of_pool = saved
+        return whole.backward(params, of_pool, dy.reshape(len(dy), 1, 1, dy.shape[-1]), context)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import floor
+from math import floor, isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, are_ints
 from daskconv.kernels.interpolate import interpolate
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.conv import images_shape
@@ -76,7 +77,7 @@ class Resize(Layer):
         """Return (h, w, c)."""
         h, w, c = images_shape(shape, "Resize")
         self._check()
-        sizes = tuple(len(table.outside) for table in self._tables((h, w)))
+        sizes = _outputs(self, 0, h), _outputs(self, 1, w)
         if min(sizes) < 1:
             raise InputError(
                 f"Resize makes nothing, {sizes}, of images of ({h}, {w}) pixels: use a larger scale."
@@ -93,6 +94,16 @@ class Resize(Layer):
                 raise InputError(f"Resize has {name} {value!r}: choose one of {', '.join(known)}.")
         if (self.size is None) == (self.scale is None):
             raise InputError(f"Resize has size {self.size} and scale {self.scale}: give one of them.")
+        if self.size is not None and not are_ints(self.size, 2):
+            raise InputError(f"Resize has size {self.size}: give a pair of ints (rows, columns).")
+        if self.scale is not None and not _numbers(_scales(self)):
+            raise InputError(
+                f"Resize has scale {self.scale}: give a finite number, or a pair (rows, columns)."
+            )
+        if self.roi is not None and not (len(self.roi) == 2 and all(map(_numbers, self.roi))):
+            raise InputError(
+                f"Resize has roi {self.roi}: give a pair of finite numbers for rows and one for columns."
+            )
 
     def _tables(self, image: tuple[int, int]) -> tuple[Table, Table]:
         return _table(self, 0, image[0]), _table(self, 1, image[1])
@@ -140,24 +151,50 @@ class Table:
     outside: NDArray[np.bool_]
 
 
+def _scales(layer: Resize) -> tuple[float, float] | tuple[None, None]:
+    """Return what rows and columns are multiplied by, if anything."""
+    return layer.scale if isinstance(layer.scale, tuple) else (layer.scale, layer.scale)  # type: ignore[return-value]
+
+
+def _numbers(pair: Any) -> bool:
+    """Whether a value is a pair of finite numbers."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    return all(isinstance(number, Real) and isfinite(number) for number in pair)
+
+
+def _outputs(layer: Resize, axis: int, size: int) -> int:
+    """Return how many pixels an axis of so many becomes."""
+    given = _scales(layer)[axis]
+    return layer.size[axis] if given is None else floor(size * given)  # type: ignore[index]
+
+
 @lru_cache(maxsize=256)
 def _table(layer: Resize, axis: int, size: int) -> Table:
-    scales = layer.scale if isinstance(layer.scale, tuple) else (layer.scale,) * 2
-    given = scales[axis]
-    outputs = floor(size * given) if given is not None else layer.size[axis]  # type: ignore[index]
+    given, outputs = _scales(layer)[axis], _outputs(layer, axis, size)
     scale = outputs / size if given is None else given
     roi = layer.roi[axis] if layer.roi else (0.0, 1.0)
-    matrix = np.zeros((max(outputs, 0), size))
-    outside = np.zeros(max(outputs, 0), bool)
+    outside = np.zeros(outputs, bool)
+    places, shares = [], []
     for output in range(outputs):
         place = _place(layer.coordinates, output, scale, size, outputs, roi)
         outside[output] = layer.coordinates == "tf_crop_and_resize" and not 0 <= place <= size - 1
         taps, weights = _taps(layer, place, scale)
         if layer.exclude_outside:
             weights = np.where((taps >= 0) & (taps < size), weights, 0)
-            weights = weights / weights.sum()
-        np.add.at(matrix[output], np.clip(taps, 0, size - 1), weights)
-    return Table(*_compact(matrix), *_compact(matrix.T), outside)
+            # None is inside where a crop leaves the image; that output is not a sum.
+            weights = weights / (weights.sum() or 1)
+        places.append(output * size + np.clip(taps, 0, size - 1))
+        shares.append(weights)
+    # Taps past an edge are the same pixel: what they weigh is added.
+    pairs, which = np.unique(np.concatenate(places), return_inverse=True)
+    weight = np.zeros(len(pairs))
+    np.add.at(weight, which, np.concatenate(shares))
+    output_of, pixel = np.divmod(pairs[weight != 0], size)
+    weight = weight[weight != 0]
+    back = np.argsort(pixel, kind="stable")
+    forth = _compact(output_of, pixel, weight, outputs)
+    return Table(*forth, *_compact(pixel[back], output_of[back], weight[back], size), outside)
 
 
 def _place(
@@ -211,8 +248,18 @@ def _cubic(distance: NDArray, a: float) -> NDArray:
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
 
 
-def _compact(matrix: NDArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return a matrix of few numbers a row as the places and values of those."""
-    most = max(int((matrix != 0).sum(1).max(initial=0)), 1)
-    order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :most]
-    return order, np.take_along_axis(matrix, order, 1)
+def _compact(
+    rows: NDArray, places: NDArray, values: NDArray, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return numbers of ``count`` rows, row by row, as equally long lines of places and values.
+
+    A short line is filled with its own first place and 0, so that what is not finite spreads to no other pixel.
+    """
+    lengths = np.bincount(rows, minlength=count)
+    starts = np.cumsum(lengths) - lengths
+    column = np.arange(len(rows)) - starts[rows]
+    most = max(int(lengths.max()), 1)
+    index, weight = np.zeros((count, most), np.int64), np.zeros((count, most))
+    index[lengths > 0] = places[starts[lengths > 0], None]
+    index[rows, column], weight[rows, column] = places, values
+    return index, weight

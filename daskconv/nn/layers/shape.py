@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, are_ints, check_count
 from daskconv.nn.initializers import Constant, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 
@@ -46,6 +46,8 @@ class Reshape(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape, with the size that was left open."""
+        if not are_ints(self.shape):
+            raise InputError(f"Reshape has shape {self.shape}: give a tuple of ints.")
         known, whole = prod(size for size in self.shape if size != -1), prod(shape)
         opened = self.shape.count(-1)
         fits = known == whole if not opened else known > 0 and whole % known == 0
@@ -115,18 +117,17 @@ class Pad(Layer):
         """Return the sizes with the border."""
         if self.mode not in ("constant", "reflect", "edge"):
             raise InputError(f"Pad has mode {self.mode!r}: choose constant, reflect or edge.")
-        if len(self.padding) != len(shape):
+        pairs = isinstance(self.padding, tuple) and all(are_ints(pair, 2) for pair in self.padding)
+        if not pairs or len(self.padding) != len(shape):
             raise InputError(
-                f"Pad has padding {self.padding} but gets an input of shape {shape}: give a pair for each axis."
+                f"Pad has padding {self.padding} but gets an input of shape {shape}: give a pair of ints for each axis."
             )
-        sizes = tuple(
-            size + before + after for size, (before, after) in zip(shape, self.padding, strict=True)
-        )
-        if min(sizes) < 1:
+        sided = list(zip(shape, self.padding, strict=True))
+        if any(size + min(before, 0) + min(after, 0) < 1 for size, (before, after) in sided):
             raise InputError(
                 f"Pad has padding {self.padding}, which leaves nothing of an input of shape {shape}."
             )
-        return sizes
+        return tuple(size + before + after for size, (before, after) in sided)
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the padded values."""
@@ -152,10 +153,13 @@ class Pad(Layer):
             kept[...] = dy[_place(pads, kept.shape)]
             return dx, {}
         for axis, pair in enumerate(pads):
-            lines = np.moveaxis(dy, axis, 0)
-            sources = np.pad(np.arange(kept.shape[axis]), pair, self.mode)  # type: ignore[call-overload]
-            part = np.zeros((kept.shape[axis], *lines.shape[1:]), dy.dtype)
-            np.add.at(part, sources, lines)
+            if pair == (0, 0):
+                continue
+            lines, size, (before, _) = np.moveaxis(dy, axis, 0), kept.shape[axis], pair
+            sources = np.pad(np.arange(size), pair, self.mode)  # type: ignore[call-overload]
+            part = lines[before : before + size].copy("K")
+            for at in (*range(before), *range(before + size, len(lines))):
+                part[sources[at]] += lines[at]
             dy = np.moveaxis(part, 0, axis)
         kept[...] = dy
         return dx, {}
@@ -188,7 +192,7 @@ class Slice(Layer):
 
     starts: tuple[int | None, ...]
     stops: tuple[int | None, ...]
-    steps: tuple[int, ...]
+    steps: tuple[int | None, ...]
 
     @property
     def _slices(self) -> tuple[slice, ...]:
@@ -196,10 +200,16 @@ class Slice(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the sizes that are left."""
-        if not len(self.starts) == len(self.stops) == len(self.steps) == len(shape) or 0 in self.steps:
+        given = (self.starts, self.stops, self.steps)
+        fits = all(isinstance(part, tuple) and len(part) == len(shape) for part in given)
+        if (
+            not fits
+            or 0 in self.steps
+            or not are_ints(tuple(n for part in given for n in part if n is not None))
+        ):
             raise InputError(
                 f"Slice has starts {self.starts}, stops {self.stops} and steps {self.steps} but gets an input of shape "
-                f"{shape}: give one of each for each axis, and no step of 0."
+                f"{shape}: give an int or None of each for each axis, and no step of 0."
             )
         sizes = tuple(len(range(size)[part]) for size, part in zip(shape, self._slices, strict=True))
         if 0 in sizes:
@@ -225,9 +235,10 @@ class ChannelShuffle(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape."""
-        if self.groups < 1 or shape[-1] % self.groups:
+        if not shape or shape[-1] % check_count(self.groups, "groups"):
             raise InputError(
-                f"ChannelShuffle has {self.groups} groups, which do not divide {shape[-1]} channels."
+                f"ChannelShuffle has {self.groups} groups for an input of shape {shape}: they have to divide its "
+                "channels."
             )
         return shape
 
@@ -263,6 +274,8 @@ class Parameter(Layer):
 
     def output_shape(self, shape: Any) -> Shape:
         """Return the array's shape."""
+        if not are_ints(self.shape) or min(self.shape, default=1) < 1:
+            raise InputError(f"Parameter has shape {self.shape}: give a tuple of ints, each at least 1.")
         return self.shape
 
     def weights(self, shape: Any) -> Mapping[str, tuple[Shape, Initializer]]:
