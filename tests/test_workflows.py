@@ -14,14 +14,29 @@ import pytest
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 OPTIONS = {
+    "bench_inference.py": ["--threads", "2", "--batch", "1"],
     "bench_layers.py": ["--threads", "2", "--unfold"],
-    "bench_train.py": ["--threads", "1", "--rounds", "2", "--steps", "2", "--batch", "8"],
+    "bench_train.py": [
+        "--threads",
+        "1",
+        "--rounds",
+        "2",
+        "--steps",
+        "2",
+        "--batch",
+        "8",
+        "--nets",
+        "vgg11",
+        "resnet20",
+    ],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
     "conv_methods.py": ["--threads", "2"],
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
+    "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
     "layer_share.py": [],
 }
-PICTURES = set(OPTIONS) - {"bench_train.py"}
+PICTURES = set(OPTIONS) - {"bench_inference.py", "bench_train.py"}
+NEED_DATA = ("cifar10_quick.py", "image_nets.py")
 
 
 def empty_cells(value: Any, where: str = "") -> Iterator[str]:
@@ -48,11 +63,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("script", OPTIONS)
 def test_quick_run(script: str, tiny: Path, tmp_path: Path) -> None:
-    if script.startswith("bench_") and find_spec("torch") is None:
+    if script.startswith("bench_") and not (find_spec("torch") and find_spec("onnxruntime")):
         pytest.skip(f"{script} compares with PyTorch, which is missing: pip install 'daskconv[bench]'")
     command = [sys.executable, str(WORKFLOWS / script), "--quick", "--json", "out.json", *OPTIONS[script]]
     command += ["--png", "out.png"] if script in PICTURES else []
-    command += ["--data", str(tiny)] if script == "cifar10_quick.py" else []
+    command += ["--data", str(tiny)] if script in NEED_DATA else []
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out.json").read_text())
