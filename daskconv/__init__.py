@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Transpose,
         Upsample,
     )
+    from daskconv.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
     from daskconv.nn.metrics import Accuracy, ConfusionMatrix, Metric
     from daskconv.nn.network import Network, Node, Sequential
     from daskconv.plan import partition as plans
@@ -134,6 +135,7 @@ _ROOMS = {
         "Transpose",
         "Upsample",
     ],
+    "nn.losses": ["BinaryCrossEntropy", "SoftmaxCrossEntropy"],
     "nn.metrics": ["Accuracy", "ConfusionMatrix", "Metric"],
     "nn.network": ["Network", "Node", "Sequential"],
     "plan.program": ["Program"],
@@ -168,10 +170,6 @@ _MODULES = {
 _OWNER = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
-    "ELU",
-    "LARS",
-    "LRN",
-    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
@@ -180,6 +178,7 @@ __all__ = [
     "Augmentation",
     "AvgPool2D",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Chain",
     "ChannelShuffle",
     "Clip",
@@ -195,6 +194,7 @@ __all__ = [
     "Dense",
     "Divide",
     "Dropout",
+    "ELU",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -204,6 +204,8 @@ __all__ = [
     "HeNormal",
     "History",
     "Initializer",
+    "LARS",
+    "LRN",
     "Layer",
     "Layout",
     "LeakyReLU",
@@ -233,11 +235,13 @@ __all__ = [
     "ReLU",
     "Reshape",
     "Resize",
+    "SGD",
     "Schedule",
     "Sequential",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "SoftmaxCrossEntropy",
     "StepRate",
     "Subtract",
     "Tanh",

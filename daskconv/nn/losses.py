@@ -2,12 +2,15 @@
 
 A loss is a function ``loss(scores, y, weight) -> (sum, gradient)`` of one block: scores (n, classes), targets
 (n, ...) and a weight for each image (n,). ``sum`` is the weighted sum over images and ``gradient`` its
-derivative by the scores; whoever adds blocks divides by the sum of weights at the end.
+derivative by the scores; whoever adds blocks divides by the sum of weights at the end. A loss that counts images,
+or their pixels, in another way is a frozen dataclass that is called like a function and has a method ``weights(y,
+weight)``: what it counts each image for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numexpr
 import numpy as np
@@ -61,6 +64,107 @@ def softmax_cross_entropy(scores: NDArray, y: NDArray, weight: NDArray) -> tuple
     return loss, gradient
 
 
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """Softmax cross-entropy with smoothed labels, weighted classes, classes that do not count, and of each pixel.
+
+    The mean is PyTorch's: the sum over all pixels over the sum of their classes' weights.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        Share of the target that is spread evenly over all classes (Szegedy et al. 2016).
+    class_weights : tuple of float
+        A weight of at least 0 for each class; all 1 when empty.
+    ignore_index : int, optional
+        Targets of this number count nothing, such as a border's pixels.
+
+    Examples
+    --------
+    >>> loss = SoftmaxCrossEntropy(ignore_index=255)
+    >>> total, gradient = loss(np.zeros((1, 1, 2, 4)), np.array([[[3, 255]]]), np.ones(1))
+    >>> round(total, 4), loss.weights(np.array([[[3, 255]]]), np.ones(1)).tolist(), gradient[0, 0, 1].tolist()
+    (1.3863, [1.0], [0.0, 0.0, 0.0, 0.0])
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing is {self.label_smoothing}: give at least 0 and below 1.")
+        if not all(weight >= 0 for weight in self.class_weights) or (
+            self.class_weights and not any(self.class_weights)
+        ):
+            raise InputError(f"class_weights are {self.class_weights}: give numbers of at least 0, not all 0.")
+
+    def __call__(self, scores: NDArray, y: NDArray, weight: NDArray) -> tuple[float, NDArray]:
+        """Return the sum over the images' pixels, and its gradient.
+
+        Parameters
+        ----------
+        scores : array (n, ..., classes)
+        y : array of int, (n, ...)
+        weight : array (n,)
+        """
+        classes = scores.shape[-1]
+        rows, targets = scores.reshape(-1, classes), y.reshape(-1)
+        counted = targets != self.ignore_index
+        targets = np.where(counted, targets, 0).astype(np.int64)
+        pixels = np.repeat(weight, y[0].size if len(y) else 1) * counted
+        by_class = np.asarray(self.class_weights or np.ones(classes), np.float64)
+        hard = (1 - self.label_smoothing) * by_class[targets] * pixels
+        soft = self.label_smoothing / classes * pixels
+        exps, top = _shifted_exps(rows)
+        log_norm = np.log(exps.sum(1, dtype=np.float64)) + top[:, 0]
+        at = np.arange(len(rows))
+        loss = np.sum(hard * (log_norm - rows[at, targets]), dtype=np.float64)
+        loss += np.sum(soft * (by_class.sum() * log_norm - rows @ by_class), dtype=np.float64)
+        gradient = exps * ((hard + soft * by_class.sum()) / exps.sum(1))[:, None].astype(exps.dtype)
+        gradient -= (soft[:, None] * by_class).astype(exps.dtype)
+        gradient[at, targets] -= hard.astype(exps.dtype)
+        return float(loss), gradient.reshape(scores.shape)
+
+    def weights(self, y: NDArray, weight: NDArray) -> NDArray:
+        """Return what each image counts for: the sum over its pixels of their classes' weights."""
+        counted = y != self.ignore_index
+        each = counted.astype(np.float64)
+        if self.class_weights:
+            each *= np.asarray(self.class_weights)[np.where(counted, y, 0)]
+        return weight * each.reshape(len(y), -1).sum(1)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Cross-entropy of independent yes and no questions, averaged over each image's outputs.
+
+    Scores are logits, before a sigmoid; targets (n, ...) lie between 0 and 1, as many for each image as there are outputs.
+
+    Examples
+    --------
+    >>> loss, gradient = BinaryCrossEntropy()(np.zeros((1, 2)), np.array([[1, 0]]), np.ones(1))
+    >>> round(loss, 4), gradient.tolist()
+    (0.6931, [[-0.25, 0.25]])
+    """
+
+    def __call__(self, scores: NDArray, y: NDArray, weight: NDArray) -> tuple[float, NDArray]:
+        """Return the sum over images, and its gradient."""
+        count = scores[0].size if len(scores) else 1
+        factor = (weight.reshape(-1, *(1,) * (scores.ndim - 1)) / count).astype(scores.dtype)
+        targets = y.reshape(scores.shape).astype(scores.dtype)
+        # log(1 + exp(-|x|)) never overflows.
+        each = np.maximum(scores, 0) - scores * targets + np.log1p(np.exp(-np.abs(scores)))
+        gradient = factor * ((1 + np.tanh(scores / 2)) / 2 - targets)
+        return float(np.sum(factor * each, dtype=np.float64)), gradient
+
+
+def loss_weights(loss: Loss, y: NDArray, weight: NDArray) -> NDArray:
+    """Return what a loss counts each image for: its weight, where the loss does not say otherwise."""
+    return loss.weights(y, weight) if hasattr(loss, "weights") else weight
+
+
 def _shifted_exps(scores: NDArray, axis: int = 1) -> tuple[NDArray, NDArray]:
     """Return exp(scores - top) and the largest score ``top`` (n, 1): no exponent is above 0."""
     top = scores.max(axis, keepdims=True)
@@ -86,6 +190,7 @@ def mean_squared_error(scores: NDArray, y: NDArray, weight: NDArray) -> tuple[fl
 
 LOSSES: dict[str, Loss] = {
     "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": BinaryCrossEntropy(),
     "mean_squared_error": mean_squared_error,
 }
 
@@ -101,4 +206,6 @@ def resolve_loss(loss: str | Loss) -> Loss:
 
 def takes_classes(loss: Loss, y: NDArray) -> bool:
     """Return whether the targets are class numbers, which then have to lie below the number of scores."""
-    return loss is softmax_cross_entropy or (y.ndim == 1 and np.issubdtype(y.dtype, np.integer))
+    if loss is softmax_cross_entropy or isinstance(loss, SoftmaxCrossEntropy):
+        return True
+    return not isinstance(loss, BinaryCrossEntropy) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)

@@ -32,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """Share of images whose class is among the ``k`` highest scores.
+    """Share of images, or of each image's pixels, whose class is among the ``k`` highest scores.
 
     Examples
     --------
@@ -46,12 +46,13 @@ class Accuracy(Metric):
     def sums(self, scores: NDArray, y: NDArray, weight: NDArray) -> NDArray:
         """Return the weight of the images that are right: the first of equal scores wins, for k > 1 all of them do."""
         if self.k == 1:
-            right = scores.argmax(1) == y
+            right = scores.argmax(-1) == y
         else:
-            own = scores[np.arange(len(y)), y]
+            own = np.take_along_axis(scores, y[..., None].astype(np.int64), -1)
             # Written so that a score that is NaN ranks above: a net that diverged is not right.
-            right = (~(scores < own[:, None])).sum(1) <= self.k
-        return np.array([np.sum(weight * right, dtype=np.float64)])
+            right = (~(scores < own)).sum(-1) <= self.k
+        share = right.reshape(len(y), -1).mean(1) if right.ndim > 1 else right
+        return np.array([np.sum(weight * share, dtype=np.float64)])
 
 
 @dataclass(frozen=True)

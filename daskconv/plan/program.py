@@ -13,7 +13,7 @@ from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.layout import even_parts
-from daskconv.nn.losses import Loss
+from daskconv.nn.losses import Loss, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
@@ -22,6 +22,8 @@ from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial,
 STATE, DATA = "state", "data"
 """Keys that a step's graph reads: the TrainState before the step, and the Data."""
 
+# Sums before the metrics': the loss, its weight, images, their weight.
+_HEAD = 4
 # Forward passes keep nothing for a backward pass, so a block of them may be larger.
 _EVALUATE_BLOCKS = 4
 
@@ -164,8 +166,8 @@ class Program:
 
     @cached_property
     def sums_size(self) -> int:
-        """Loss, weight, images, and the metrics' sums."""
-        return 3 + sum(self._metric_sizes)
+        """Loss, its weight, images, their weight, and the metrics' sums."""
+        return _HEAD + sum(self._metric_sizes)
 
     @cached_property
     def _metric_sizes(self) -> list[int]:
@@ -174,14 +176,14 @@ class Program:
 
     def sums_of(self, scores: NDArray, y: NDArray, weight: NDArray, loss: float) -> NDArray[np.float64]:
         """Return a block's sums."""
-        head = [loss, float(np.sum(weight, dtype=np.float64)), float(len(y))]
+        counted = loss_weights(self.loss, y, weight)
+        head = [loss, *(float(np.sum(each, dtype=np.float64)) for each in (counted, np.ones(len(y)), weight))]
         return np.concatenate([head, *(metric.sums(scores, y, weight) for metric in self.metrics)])
 
     def results(self, sums: NDArray[np.float64]) -> dict[str, Any]:
         """Return the mean loss and each metric's figure from their sums."""
-        weight = float(sums[1]) or 1.0
-        results: dict[str, Any] = {"loss": float(sums[0]) / weight}
-        at = 3
+        weight, at = float(sums[3]) or 1.0, _HEAD
+        results: dict[str, Any] = {"loss": float(sums[0]) / (float(sums[1]) or 1.0)}
         for metric, size in zip(self.metrics, self._metric_sizes, strict=True):
             results[metric.name] = metric.result(sums[at : at + size], weight)
             at += size

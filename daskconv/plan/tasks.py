@@ -44,7 +44,7 @@ class Position:
     epoch, step : int
         The next step to take, both from 0.
     sums : array of float64
-        Loss, weight, images and metrics of the epoch's steps so far; empty before the first.
+        Loss, its weight, images, their weight and metrics of the epoch's steps so far; empty before the first.
     """
 
     epoch: int = 0
@@ -89,7 +89,7 @@ class Partial:
     gradient : array (elements,)
         Gradients of all trainable parameters, in the Program's order, then batch statistics times images.
     sums : array of float64
-        Loss, weight, images, then the metrics' sums.
+        Loss, its weight, images, their weight, then the metrics' sums.
     """
 
     gradient: NDArray

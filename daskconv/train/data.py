@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
-from daskconv.nn.losses import Loss, mean_squared_error, takes_classes
+from daskconv.nn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, mean_squared_error, takes_classes
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.normalize import Normalize
@@ -104,13 +104,16 @@ def checked_data(
         raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
     output, targets = network.output_shape(image_shape(x)), name.replace("x", "y")
     if takes_classes(loss, y):
-        if len(output) != 1:
+        pixels = isinstance(loss, SoftmaxCrossEntropy) and y.shape[1:] == output[:-1]
+        if len(output) != 1 and not pixels:
             raise InputError(
                 f"The network's output is {output} but classes need one score each: end it with Flatten() "
-                "and Dense(classes)."
+                "and Dense(classes), or give a class for each pixel and the loss SoftmaxCrossEntropy()."
             )
-        check_classes(y, output[0], targets)
-    elif loss is mean_squared_error:
+        counted = y if getattr(loss, "ignore_index", None) is None else np.where(y == loss.ignore_index, 0, y)
+        check_classes(counted, output[-1], targets, output[:-1])
+        _check_class_weights(loss, output[-1])
+    elif loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy):
         check_values(y, output, targets)
     return ArrayData(x, y, name=name, **options)
 
@@ -258,16 +261,26 @@ def _not_finite(block: NDArray) -> NDArray[np.bool_]:
     return np.logical_not(finite.all(axis=(1, 2, 3)))
 
 
-def check_classes(y: NDArray, classes: int, name: str) -> None:
-    """Raise InputError unless y is (n,) integers from 0 to classes - 1."""
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"{name} is {y.dtype} of shape {y.shape}: give class numbers (n,) as integers.")
+def check_classes(y: NDArray, classes: int, name: str, pixels: tuple[int, ...] = ()) -> None:
+    """Raise InputError unless y is (n,), or (n, *pixels), integers from 0 to classes - 1."""
+    if y.shape[1:] != pixels or not np.issubdtype(y.dtype, np.integer):
+        wanted = ", ".join(map(str, ("n", *pixels))) + ("" if pixels else ",")
+        raise InputError(
+            f"{name} is {y.dtype} of shape {y.shape}: give class numbers ({wanted}) as integers."
+        )
     wrong = (y < 0) | (y >= classes)
     if wrong.any():
-        first = int(wrong.argmax())
+        first = tuple(map(int, np.unravel_index(int(wrong.argmax()), y.shape)))
         raise InputError(
-            f"{name}[{first}] is {y[first]}: the network has {classes} outputs, so classes go from 0 to {classes - 1}."
+            f"{name}[{', '.join(map(str, first))}] is {y[first]}: the network has {classes} outputs, so classes go from "
+            f"0 to {classes - 1}."
         )
+
+
+def _check_class_weights(loss: Loss, classes: int) -> None:
+    weights = getattr(loss, "class_weights", ())
+    if weights and len(weights) != classes:
+        raise InputError(f"class_weights are {len(weights)} but there are {classes} classes: give one for each.")
 
 
 def check_values(y: NDArray, output: tuple[int, ...], name: str) -> None:

@@ -333,7 +333,7 @@ def test_a_program_prints_what_it_does():
     elements = sum(array.size for array in NETWORK.init(0, SHAPE).values())
     assert lines[0] == "Program of small: batch 12 in 4 shards, blocks of 3 images"
     assert lines[1].split() == ["segment", "gradients", "each", "shard", "conv", "..", "scores"]
-    assert f"{elements * 4 + (3 + 1 + 9) * 8:,} bytes a shard, summed as ((0 + 1) + (2 + 3))" in lines[2]
+    assert f"{elements * 4 + (4 + 1 + 9) * 8:,} bytes a shard, summed as ((0 + 1) + (2 + 3))" in lines[2]
     assert lines[3].split() == ["segment", "update", "each", "step", "conv", "..", "scores"]
     assert " ".join(lines[4].split()) == (
         "method conv forward implicit, input_grad implicit, weight_grad implicit"
