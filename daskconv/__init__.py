@@ -170,6 +170,10 @@ _MODULES = {
 _OWNER = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "ELU",
+    "LARS",
+    "LRN",
+    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
@@ -194,7 +198,6 @@ __all__ = [
     "Dense",
     "Divide",
     "Dropout",
-    "ELU",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -204,8 +207,6 @@ __all__ = [
     "HeNormal",
     "History",
     "Initializer",
-    "LARS",
-    "LRN",
     "Layer",
     "Layout",
     "LeakyReLU",
@@ -235,7 +236,6 @@ __all__ = [
     "ReLU",
     "Reshape",
     "Resize",
-    "SGD",
     "Schedule",
     "Sequential",
     "Sigmoid",

@@ -98,7 +98,9 @@ class SoftmaxCrossEntropy:
         if not all(weight >= 0 for weight in self.class_weights) or (
             self.class_weights and not any(self.class_weights)
         ):
-            raise InputError(f"class_weights are {self.class_weights}: give numbers of at least 0, not all 0.")
+            raise InputError(
+                f"class_weights are {self.class_weights}: give numbers of at least 0, not all 0."
+            )
 
     def __call__(self, scores: NDArray, y: NDArray, weight: NDArray) -> tuple[float, NDArray]:
         """Return the sum over the images' pixels, and its gradient.
@@ -140,7 +142,7 @@ class SoftmaxCrossEntropy:
 class BinaryCrossEntropy:
     """Cross-entropy of independent yes and no questions, averaged over each image's outputs.
 
-    Scores are logits, before a sigmoid; targets (n, ...) lie between 0 and 1, as many for each image as there are outputs.
+    Scores are logits, before a sigmoid; targets (n, ...) lie between 0 and 1, one for each of an image's outputs.
 
     Examples
     --------

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
-from daskconv.nn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, mean_squared_error, takes_classes
+from daskconv.nn.losses import (
+    BinaryCrossEntropy,
+    Loss,
+    SoftmaxCrossEntropy,
+    mean_squared_error,
+    takes_classes,
+)
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.normalize import Normalize
@@ -110,7 +116,8 @@ def checked_data(
                 f"The network's output is {output} but classes need one score each: end it with Flatten() "
                 "and Dense(classes), or give a class for each pixel and the loss SoftmaxCrossEntropy()."
             )
-        counted = y if getattr(loss, "ignore_index", None) is None else np.where(y == loss.ignore_index, 0, y)
+        ignored = getattr(loss, "ignore_index", None)
+        counted = y if ignored is None else np.where(y == ignored, 0, y)
         check_classes(counted, output[-1], targets, output[:-1])
         _check_class_weights(loss, output[-1])
     elif loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy):
@@ -272,15 +279,17 @@ def check_classes(y: NDArray, classes: int, name: str, pixels: tuple[int, ...] =
     if wrong.any():
         first = tuple(map(int, np.unravel_index(int(wrong.argmax()), y.shape)))
         raise InputError(
-            f"{name}[{', '.join(map(str, first))}] is {y[first]}: the network has {classes} outputs, so classes go from "
-            f"0 to {classes - 1}."
+            f"{name}[{', '.join(map(str, first))}] is {y[first]}: the network has {classes} outputs, so classes go "
+            f"from 0 to {classes - 1}."
         )
 
 
 def _check_class_weights(loss: Loss, classes: int) -> None:
     weights = getattr(loss, "class_weights", ())
     if weights and len(weights) != classes:
-        raise InputError(f"class_weights are {len(weights)} but there are {classes} classes: give one for each.")
+        raise InputError(
+            f"class_weights are {len(weights)} but there are {classes} classes: give one for each."
+        )
 
 
 def check_values(y: NDArray, output: tuple[int, ...], name: str) -> None:

@@ -68,7 +68,7 @@ def test_without_options_it_is_the_plain_function():
 
 def test_binary_cross_entropy_is_pytorchs_and_never_overflows():
     scores, y, weight = rng.standard_normal((6, 3)) * 4, rng.random((6, 3)), rng.uniform(0.5, 2, 6)
-    total, gradient = BinaryCrossEntropy()(scores, y, weight)
+    _, gradient = BinaryCrossEntropy()(scores, y, weight)
     way = rng.standard_normal(scores.shape)
     rise = slope(lambda moved: BinaryCrossEntropy()(moved, y, weight)[0], scores, way)
     assert np.sum(gradient * way) == pytest.approx(rise, rel=1e-6)
