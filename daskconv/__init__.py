@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from daskconv.plan.program import Program
     from daskconv.plan.tune import tune
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
+    from daskconv.train.estimators import ConvNetClassifier, ConvNetRegressor
     from daskconv.train.files import load
     from daskconv.train.history import History
     from daskconv.train.model import Model
@@ -141,6 +142,7 @@ _ROOMS = {
     "plan.program": ["Program"],
     "plan.tune": ["tune"],
     "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
+    "train.estimators": ["ConvNetClassifier", "ConvNetRegressor"],
     "train.files": ["load"],
     "train.history": ["History"],
     "train.model": ["Model"],
@@ -193,6 +195,8 @@ __all__ = [
     "ConstantRate",
     "Context",
     "Conv2D",
+    "ConvNetClassifier",
+    "ConvNetRegressor",
     "ConvTranspose2D",
     "CosineRate",
     "Dense",

@@ -1,14 +1,20 @@
-"""Checks of what a Trainer is given."""
+"""Checks of what a Trainer is given, and of what has to stay as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
 from daskconv.errors import InputError, check_count
+from daskconv.plan.program import Program
+from daskconv.train.data import ArrayData
+
+if TYPE_CHECKING:
+    from daskconv.train.trainer import Trainer
 
 
 def check_seed(seed: int) -> int:
@@ -40,6 +46,28 @@ def check_length(batch_size: int, epochs: int, images: int, done: int) -> None:
         raise InputError(f"batch_size is {batch_size} but there are {images} images: use at most that.")
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
+
+
+def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[str, Any]:
+    """Return what the bits of training depend on."""
+    return {
+        "loss": getattr(trainer.loss, "__name__", repr(trainer.loss)),
+        "optimizer": trainer.optimizer,
+        "batch_size": program.batch_size,
+        "shards": program.shards,
+        "seed": trainer.seed,
+        "images": len(train),
+        "targets with the checksum": crc32(train.y.tobytes()),
+        "method": trainer.method,
+        "precision": trainer.precision,
+        "methods": program.methods,
+        "tuning": program.tuning,
+        "augment": trainer.augment,
+        "clip_norm": trainer.clip_norm,
+        "average": trainer.average,
+        "metrics": trainer.metrics,
+        "trainable": program.trainable,
+    }
 
 
 def check_unchanged(began: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from os import PathLike
 from time import monotonic
 from typing import Any
-from zlib import crc32
 
 from daskconv import events
 from daskconv.errors import InputError, Interrupted
@@ -23,7 +22,14 @@ from daskconv.plan.tasks import AVERAGE, Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
 from daskconv.train.augment import Augmentation, resolve_augmentations
-from daskconv.train.checks import check_average, check_clip_norm, check_length, check_seed, check_unchanged
+from daskconv.train.checks import (
+    check_average,
+    check_clip_norm,
+    check_length,
+    check_seed,
+    check_unchanged,
+    fixed_options,
+)
 from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
@@ -290,8 +296,16 @@ class Trainer:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model and all that training needs to go on to the same bits; :func:`daskconv.load` reads it too."""
+        write_checkpoint(path, self._checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what :meth:`save` writes, for :meth:`resume` of another trainer in this process."""
+        self._shown = True
+        return self._checkpoint()
+
+    def _checkpoint(self) -> Checkpoint:
         state = self._require_state()
-        write_checkpoint(path, Checkpoint(self._require_model(), state, self.history.epochs, self._options))
+        return Checkpoint(self._require_model(), state, self.history.epochs, self._options)
 
     def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
         """Go on from a file that :meth:`save` wrote; the next ``fit`` has to have the same options and data.
@@ -351,24 +365,7 @@ class Trainer:
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
-        options = {
-            "loss": getattr(self.loss, "__name__", repr(self.loss)),
-            "optimizer": self.optimizer,
-            "batch_size": program.batch_size,
-            "shards": program.shards,
-            "seed": self.seed,
-            "images": len(train),
-            "targets with the checksum": crc32(train.y.tobytes()),
-            "method": self.method,
-            "precision": self.precision,
-            "methods": program.methods,
-            "tuning": program.tuning,
-            "augment": self.augment,
-            "clip_norm": self.clip_norm,
-            "average": self.average,
-            "metrics": self.metrics,
-            "trainable": program.trainable,
-        }
+        options = fixed_options(self, program, train)
         check_unchanged(self._options, options)
         return options | {"epochs": epochs}
 
