@@ -178,6 +178,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
         shards=saved["shards"],
         augment=saved.get("augment", ()),
         clip_norm=saved.get("clip_norm"),
+        accumulate=saved.get("accumulate", 1),
         average=saved.get("average"),
         metrics=saved["metrics"],
         trainable=saved["trainable"],

@@ -73,8 +73,12 @@ def partition(
     chosen: Chosen | None = None,
     clip_norm: float | None = None,
     average: float | None = None,
+    accumulate: int = 1,
 ) -> Program:
     """Return the Program of a plan for one network, input shape and batch.
+
+    A step takes ``accumulate`` batches, each in as many shards as the plan says: their gradients are added up, and only
+    the blocks that run and the tree's open sums need memory.
 
     The methods are those that were ``chosen`` before, or else the rule and this machine's table choose them now:
     whoever runs the Program reads them there.
@@ -86,8 +90,8 @@ def partition(
     return Program(
         network=network,
         input_shape=input_shape,
-        shards=plan.layout.n,
-        batch_size=batch_size,
+        shards=plan.layout.n * accumulate,
+        batch_size=batch_size * accumulate,
         block_images=block_images(network, input_shape, methods),
         whole_shards=takes_shards_whole(network, input_shape, methods),
         methods_table=tuple((name, tuple(row.items())) for name, row in methods.items()),

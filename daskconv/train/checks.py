@@ -38,12 +38,17 @@ def check_average(average: float | None) -> float | None:
     return average
 
 
-def check_length(batch_size: int, epochs: int, images: int, done: int) -> None:
-    """Raise InputError where a batch has more images than there are, or no epoch is left to do."""
+def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
+    """Raise InputError where a step has more images than there are, or no epoch is left to do."""
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         check_count(value, name)
     if batch_size > images:
         raise InputError(f"batch_size is {batch_size} but there are {images} images: use at most that.")
+    if batch_size * accumulate > images:
+        raise InputError(
+            f"accumulate is {accumulate} and batch_size {batch_size} but there are {images} images: "
+            "a step takes so many batches, so use fewer."
+        )
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
 
@@ -53,8 +58,9 @@ def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[
     return {
         "loss": getattr(trainer.loss, "__name__", repr(trainer.loss)),
         "optimizer": trainer.optimizer,
-        "batch_size": program.batch_size,
-        "shards": program.shards,
+        "batch_size": program.batch_size // trainer.accumulate,
+        "accumulate": trainer.accumulate,
+        "shards": program.shards // trainer.accumulate,
         "seed": trainer.seed,
         "images": len(train),
         "targets with the checksum": crc32(train.y.tobytes()),

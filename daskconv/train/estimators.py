@@ -52,6 +52,7 @@ class _ConvNet(BaseEstimator):
         preprocess: str | Normalize | None = "standardize",
         augment: Sequence[str | Augmentation] = (),
         clip_norm: float | None = None,
+        accumulate: int = 1,
         average: float | None = None,
         image_shape: tuple[int, int, int] | None = None,
         transport: str = "auto",
@@ -70,6 +71,7 @@ class _ConvNet(BaseEstimator):
         self.preprocess = preprocess
         self.augment = augment
         self.clip_norm = clip_norm
+        self.accumulate = accumulate
         self.average = average
         self.image_shape = image_shape
         self.transport = transport
@@ -107,6 +109,7 @@ class _ConvNet(BaseEstimator):
             preprocess=self.preprocess,
             augment=self.augment,
             clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
             average=self.average,
             metrics=(),
             threads=self.threads,
@@ -124,7 +127,8 @@ class _ConvNet(BaseEstimator):
             # Training is no longer tied to the images of before, nor to how many there were.
             trainer.resume(replace(before, options={}))
             epochs += trainer.position.epoch
-        size = min(check_count(self.batch_size, "batch_size"), len(x))
+        most = max(1, len(x) // trainer.accumulate)
+        size = min(check_count(self.batch_size, "batch_size"), most)
         trainer.fit(x, y, epochs=epochs, batch_size=size, sample_weight=weight, progress=bool(self.verbose))
         self.model_: Model = trainer.model if self.average is None else trainer.averaged_model
         self.checkpoint_, self.history_ = trainer.checkpoint(), trainer.history
@@ -154,11 +158,11 @@ class ConvNetClassifier(ClassifierMixin, _ConvNet):
     net : str or Network
         Of the zoo, made for as many classes as there are, or a network with as many outputs.
     epochs, batch_size : int
-        A batch is at most all images.
+        Batches are smaller where there are too few images for one, or for as many as ``accumulate`` takes.
     optimizer : Optimizer, optional
     loss : str or function, optional
         The softmax's cross-entropy when not given.
-    preprocess, augment, clip_norm, average, transport, method, precision, shards, threads
+    preprocess, augment, clip_norm, accumulate, average, transport, method, precision, shards, threads
         As the Trainer's; with ``average`` the means of the parameters predict.
     image_shape : (h, w, c), optional
         For X as rows of pixels (n, h * w * c), as other steps of a Pipeline give it.
@@ -272,9 +276,9 @@ class ConvNetRegressor(RegressorMixin, _ConvNet):
         Of the zoo, made for as many outputs as ``y`` has numbers an image, or a network with as many outputs.
     loss : str or function, optional
         The mean squared error when not given.
-    epochs, batch_size, optimizer, preprocess, augment, clip_norm, average, image_shape, transport, method
+    epochs, batch_size, optimizer, preprocess, augment, clip_norm, accumulate, average, image_shape
         As in :class:`ConvNetClassifier`.
-    precision, shards, threads, random_state, verbose
+    transport, method, precision, shards, threads, random_state, verbose
         As in :class:`ConvNetClassifier`.
 
     Attributes

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from daskconv import events
-from daskconv.errors import InputError, Interrupted
+from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
@@ -21,15 +21,8 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import AVERAGE, Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
+from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
-from daskconv.train.checks import (
-    check_average,
-    check_clip_norm,
-    check_length,
-    check_seed,
-    check_unchanged,
-    fixed_options,
-)
 from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
@@ -74,7 +67,10 @@ class Trainer:
     metrics : sequence of str or Metric
         "accuracy", "top5", "confusion_matrix" or your own.
     clip_norm : float, optional
-        The largest norm of a batch's mean gradient; a larger one is scaled down to it.
+        The largest norm of a step's mean gradient; a larger one is scaled down to it.
+    accumulate : int
+        Batches to one step, which uses the mean gradient of all their images. Batch norms see those of one batch, and
+        the step needs the memory of one, and of one gradient more whenever the batches double.
     average : float, optional
         Share that each step keeps of running means of the parameters, such as 0.999: :attr:`averaged_model`.
     trainable : sequence of str, optional
@@ -111,6 +107,7 @@ class Trainer:
         augment: Sequence[str | Augmentation] = (),
         metrics: Sequence[str | Metric] = ("accuracy",),
         clip_norm: float | None = None,
+        accumulate: int = 1,
         average: float | None = None,
         trainable: Sequence[str] | None = None,
         class_names: Sequence[str] = (),
@@ -132,11 +129,12 @@ class Trainer:
         self.plan = resolve_plan(plan, shards)
         self.transport, self.client = transport, client
         check_transport(transport)
-        self.method, self.precision, self.seed = method, check_precision(precision), check_seed(seed)
+        self.method, self.precision, self.seed = method, check_precision(precision), checks.check_seed(seed)
         self.threads = None if threads is None else check_threads(threads)
         self.preprocess = preprocess
         self.augment = resolve_augmentations(augment)
-        self.clip_norm, self.average = check_clip_norm(clip_norm), check_average(average)
+        self.clip_norm, self.average = checks.check_clip_norm(clip_norm), checks.check_average(average)
+        self.accumulate = check_count(accumulate, "accumulate")
         self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
         self.class_names = tuple(class_names)
         self.history = History()
@@ -189,6 +187,7 @@ class Trainer:
             chosen=self._chosen_before(input_shape),
             clip_norm=self.clip_norm,
             average=self.average,
+            accumulate=self.accumulate,
         )
 
     def fit(
@@ -230,7 +229,9 @@ class Trainer:
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)
-        train = self._data(x, y, "x", weight=sample_weight, batch_size=batch_size, augment=self.augment)
+        train = self._data(
+            x, y, "x", weight=sample_weight, batch_size=program.batch_size, augment=self.augment
+        )
         data = {"train": train}
         if validation_data is not None:
             if len(validation_data) != 2:
@@ -248,7 +249,7 @@ class Trainer:
         shown = progress_for(epochs, program, progress)
         with shown, events.listening(shown.step), catching(self._stop):
             transport = open_transport(name, client, program, self._require_state(), data, self.threads)
-            steps = -(-len(train) // batch_size)
+            steps = -(-len(train) // program.batch_size)
             try:
                 self._run(transport, program, steps, epochs, callbacks, shown.epoch)
             finally:
@@ -329,7 +330,7 @@ class Trainer:
 
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
-        check_length(batch_size, epochs, len(x), self.position.epoch)
+        checks.check_length(batch_size, epochs, len(x), self.position.epoch, self.accumulate)
         shape = image_shape(x)
         if self._model is not None and self._model.input_shape not in ((), shape):
             raise InputError(f"The images are {shape} but training began with {self._model.input_shape}.")
@@ -365,8 +366,8 @@ class Trainer:
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
-        options = fixed_options(self, program, train)
-        check_unchanged(self._options, options)
+        options = checks.fixed_options(self, program, train)
+        checks.check_unchanged(self._options, options)
         return options | {"epochs": epochs}
 
     def _chosen_before(self, input_shape: tuple[int, int, int]) -> Chosen | None:

@@ -1,4 +1,7 @@
-"""The training that all transports repeat in these tests: batch norm, dropout, four shards, a short last batch."""
+"""The training that all transports repeat in these tests: batch norm, dropout, four shards, a short last batch.
+
+A second one has whatever else changes a step.
+"""
 
 import hashlib
 
@@ -32,6 +35,21 @@ def trainer(**options):
     return daskconv.Trainer(network(), optimizer=optimizer, preprocess="standardize", seed=3, **options)
 
 
-def digest(trained):
-    params = trained.model.params | trained.model.state
+def trainer_with_all(**options):
+    return daskconv.Trainer(
+        network(),
+        loss=daskconv.SoftmaxCrossEntropy(label_smoothing=0.1),
+        optimizer=daskconv.Adam(daskconv.OneCycle(0.01, epochs=2)),
+        preprocess="standardize",
+        augment=[daskconv.RandomCrop(1), "flip", "jitter"],
+        clip_norm=0.5,
+        accumulate=2,
+        average=0.9,
+        **options,
+    )
+
+
+def digest(trained, averaged=False):
+    model = trained.averaged_model if averaged else trained.model
+    params = model.params | model.state
     return hashlib.sha256(b"".join(params[name].tobytes() for name in sorted(params))).hexdigest()

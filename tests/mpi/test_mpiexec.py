@@ -55,6 +55,13 @@ def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(rows, local)
     assert all(row["accuracy"] == local[1] for row in rows[1:])
 
 
+def test_whatever_changes_a_step_does_so_to_the_same_bits_on_three_workers(rows):
+    trained = recipes.trainer_with_all(transport="local")
+    trained.fit(*recipes.digits()[:2], epochs=2, progress=False)
+    (found,) = (row["with all"] for row in rows[1:] if "with all" in row)
+    assert found == [recipes.digest(trained), recipes.digest(trained, averaged=True)]
+
+
 def test_each_worker_computed_its_own_shards(rows):
     assert [row["owners"] for row in rows[1:]] == [
         [[0], [1], [2], [3]],

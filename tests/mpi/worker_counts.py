@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from recipes import digest, digits, trainer
+from recipes import digest, digits, trainer, trainer_with_all
 
 import daskconv
 from daskconv import Conv2D, Dense, Flatten, Layer, Sequential
@@ -45,6 +45,10 @@ def main() -> None:
             history = trained.fit(data[0], data[1], epochs=2, validation_data=data[2:], progress=False)
             owners = list(trained.shard_owners.values())
             row = {"workers": len(workers), "digest": digest(trained), "owners": owners}
+            if len(workers) == 3:
+                trained = trainer_with_all(threads=2)
+                trained.fit(data[0], data[1], epochs=2, progress=False)
+                row["with all"] = [digest(trained), digest(trained, averaged=True)]
             print(json.dumps(row | {"accuracy": history["val_accuracy"]}), flush=True)
             if len(workers) == 1:
                 return
