@@ -15,8 +15,15 @@ from hypothesis import given, settings
 
 import daskconv
 from daskconv.graph import pipeline
-from daskconv.kernels import implicit, implicit_grad, lowering, scratch, winograd, winograd_grad
+from daskconv.kernels import implicit, implicit_grad, jit, lowering, scratch, winograd, winograd_grad
 from reference import METHODS, PASSES, Case, cases, run_passes, small_cuts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_numpy():
+    """Numba takes NumPy's functions for what they are when it first compiles one: let that be the real ones."""
+    if jit.enabled():
+        jit.njit(cache=False)(lambda: np.zeros(1) + np.empty(1))()
 
 
 def fill(array: np.ndarray) -> None:
