@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
+from daskconv.nn.metrics import Accuracy, Metric
+from daskconv.nn.targets import check_classes, check_shares, check_values
 
 Loss = Callable[[NDArray, NDArray, NDArray], tuple[float, NDArray]]
 
@@ -207,7 +209,34 @@ def resolve_loss(loss: str | Loss) -> Loss:
 
 
 def takes_classes(loss: Loss, y: NDArray) -> bool:
-    """Return whether the targets are class numbers, which then have to lie below the number of scores."""
+    """Return whether the targets are class numbers; of a user's function, whether they could be."""
     if loss is softmax_cross_entropy or isinstance(loss, SoftmaxCrossEntropy):
         return True
-    return not isinstance(loss, BinaryCrossEntropy) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    return not _takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+
+
+def _takes_values(loss: Loss) -> bool:
+    return loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy)
+
+
+def check_targets(loss: Loss, y: NDArray, output: tuple[int, ...], name: str) -> None:
+    """Raise InputError where targets, called ``name``, do not fit the loss of a network with this output.
+
+    Of a user's function nothing is known: integers (n,) are taken for classes, anything else is not looked at.
+    """
+    if isinstance(loss, BinaryCrossEntropy):
+        check_shares(y, output, name)
+    elif loss is mean_squared_error:
+        check_values(y, output, name)
+    elif takes_classes(loss, y):
+        check_classes(y, output, name, getattr(loss, "ignore_index", None))
+        weights = getattr(loss, "class_weights", ())
+        if weights and len(weights) != output[-1]:
+            raise InputError(
+                f"class_weights are {len(weights)} but there are {output[-1]} classes: give one for each."
+            )
+
+
+def default_metrics(loss: Loss) -> tuple[Metric, ...]:
+    """Return what is measured where nobody says: the accuracy, of what the loss counts, unless it takes values."""
+    return () if _takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)

@@ -171,8 +171,8 @@ class Program:
 
     @cached_property
     def _metric_sizes(self) -> list[int]:
-        outputs = prod(self.network.output_shape(self.input_shape))
-        return [metric.size(outputs) for metric in self.metrics]
+        scores = (1, *self.network.output_shape(self.input_shape))[-1]
+        return [metric.size(scores) for metric in self.metrics]
 
     def sums_of(self, scores: NDArray, y: NDArray, weight: NDArray, loss: float) -> NDArray[np.float64]:
         """Return a block's sums."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from math import prod
 from threading import Lock
 from typing import Any
 
@@ -14,13 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
-from daskconv.nn.losses import (
-    BinaryCrossEntropy,
-    Loss,
-    SoftmaxCrossEntropy,
-    mean_squared_error,
-    takes_classes,
-)
+from daskconv.nn.losses import Loss, check_targets
+from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.normalize import Normalize
@@ -102,26 +96,17 @@ def checked_data(
     y: Any,
     name: str,
     shape: tuple[int, ...] | None = None,
+    metrics: Sequence[Metric] = (),
     **options: Any,
 ) -> ArrayData:
-    """Return data that a network and its loss can take; ``shape`` is that of the images it has to have."""
+    """Return data that a network, its loss and metrics can take; ``shape`` is that of the images it has to have."""
     x, y = as_images(x, name), as_array(y)
     if shape not in (None, image_shape(x)):
         raise InputError(f"{name} has images {image_shape(x)} but the network is for {shape}.")
     output, targets = network.output_shape(image_shape(x)), name.replace("x", "y")
-    if takes_classes(loss, y):
-        pixels = isinstance(loss, SoftmaxCrossEntropy) and y.shape[1:] == output[:-1]
-        if len(output) != 1 and not pixels:
-            raise InputError(
-                f"The network's output is {output} but classes need one score each: end it with Flatten() "
-                "and Dense(classes), or give a class for each pixel and the loss SoftmaxCrossEntropy()."
-            )
-        ignored = getattr(loss, "ignore_index", None)
-        counted = y if ignored is None else np.where(y == ignored, 0, y)
-        check_classes(counted, output[-1], targets, output[:-1])
-        _check_class_weights(loss, output[-1])
-    elif loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy):
-        check_values(y, output, targets)
+    check_targets(loss, y, output, targets)
+    for metric in metrics:
+        metric.check(y, output, targets)
     return ArrayData(x, y, name=name, **options)
 
 
@@ -266,41 +251,6 @@ def _not_finite(block: NDArray) -> NDArray[np.bool_]:
     with np.errstate(over="ignore"):
         finite = np.isfinite(block.astype(np.float32, copy=False))
     return np.logical_not(finite.all(axis=(1, 2, 3)))
-
-
-def check_classes(y: NDArray, classes: int, name: str, pixels: tuple[int, ...] = ()) -> None:
-    """Raise InputError unless y is (n,), or (n, *pixels), integers from 0 to classes - 1."""
-    if y.shape[1:] != pixels or not np.issubdtype(y.dtype, np.integer):
-        wanted = ", ".join(map(str, ("n", *pixels))) + ("" if pixels else ",")
-        raise InputError(
-            f"{name} is {y.dtype} of shape {y.shape}: give class numbers ({wanted}) as integers."
-        )
-    wrong = (y < 0) | (y >= classes)
-    if wrong.any():
-        first = tuple(map(int, np.unravel_index(int(wrong.argmax()), y.shape)))
-        raise InputError(
-            f"{name}[{', '.join(map(str, first))}] is {y[first]}: the network has {classes} outputs, so classes go "
-            f"from 0 to {classes - 1}."
-        )
-
-
-def _check_class_weights(loss: Loss, classes: int) -> None:
-    weights = getattr(loss, "class_weights", ())
-    if weights and len(weights) != classes:
-        raise InputError(
-            f"class_weights are {len(weights)} but there are {classes} classes: give one for each."
-        )
-
-
-def check_values(y: NDArray, output: tuple[int, ...], name: str) -> None:
-    """Raise InputError unless y (n, ...) are finite numbers, as many for each image as the network's output has."""
-    if y.dtype.kind not in "iuf" or y[0].size != prod(output):
-        raise InputError(
-            f"{name} is {y.dtype} of shape {y.shape}: give numbers (n, ...) of which each image has {output}."
-        )
-    bad = ~np.isfinite(y.reshape(len(y), -1)).all(axis=1)
-    if bad.any():
-        raise InputError(f"{name}[{int(bad.argmax())}] is not finite: remove or mend it.")
 
 
 def _weights(weight: Any, images: int) -> NDArray[np.float32]:

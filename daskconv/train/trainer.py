@@ -13,7 +13,7 @@ from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.nn import zoo
-from daskconv.nn.losses import Loss, resolve_loss
+from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
@@ -43,7 +43,8 @@ class Trainer:
     net : Network, Model or str
         A network, the name of one in :mod:`daskconv.zoo`, or a trained Model to go on from (fine-tuning).
     loss : str or function
-        "softmax_cross_entropy", "mean_squared_error", or a function as in :mod:`daskconv.nn.losses`.
+        "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error", a spec such as
+        :class:`daskconv.SoftmaxCrossEntropy`, or a function as in :mod:`daskconv.nn.losses`.
     optimizer : Optimizer
     plan : str or Plan
         "data": images are split over logical shards.
@@ -64,8 +65,8 @@ class Trainer:
         "mean_image", "standardize", "unit" or a Normalize; saved with the model.
     augment : sequence of str or Augmentation
         "crop", "flip", "jitter", :class:`daskconv.RandomCrop` ...: changes of training images, anew each epoch.
-    metrics : sequence of str or Metric
-        "accuracy", "top5", "confusion_matrix" or your own.
+    metrics : sequence of str or Metric, optional
+        "accuracy", "top5", "confusion_matrix" or your own; when not given, the accuracy where targets are classes.
     clip_norm : float, optional
         The largest norm of a step's mean gradient; a larger one is scaled down to it.
     accumulate : int
@@ -105,7 +106,7 @@ class Trainer:
         shards: int | None = None,
         preprocess: str | Normalize | None = None,
         augment: Sequence[str | Augmentation] = (),
-        metrics: Sequence[str | Metric] = ("accuracy",),
+        metrics: Sequence[str | Metric] | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
         average: float | None = None,
@@ -135,7 +136,8 @@ class Trainer:
         self.augment = resolve_augmentations(augment)
         self.clip_norm, self.average = checks.check_clip_norm(clip_norm), checks.check_average(average)
         self.accumulate = check_count(accumulate, "accumulate")
-        self.metrics, self.trainable = resolve_metrics(tuple(metrics)), trainable
+        self.metrics = default_metrics(self.loss) if metrics is None else resolve_metrics(tuple(metrics))
+        self.trainable = trainable
         self.class_names = tuple(class_names)
         self.history = History()
         self.position = Position()
@@ -361,8 +363,10 @@ class Trainer:
     def _data(
         self, x: Any, y: Any, name: str, shape: tuple[int, ...] | None = None, **options: Any
     ) -> ArrayData:
-        """Return data that this trainer's network and loss can take."""
-        return checked_data(self.network, self.loss, x, y, name, shape, seed=self.seed, **options)
+        """Return data that this trainer's network, loss and metrics can take."""
+        return checked_data(
+            self.network, self.loss, x, y, name, shape, metrics=self.metrics, seed=self.seed, **options
+        )
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""

@@ -93,3 +93,37 @@ def test_metrics_go_by_name():
 def test_scores_that_are_nan_are_never_among_the_best():
     scores = np.full((3, 8), np.nan)
     assert Accuracy("top5", 5).sums(scores, np.zeros(3, int), np.ones(3)).item() == 0
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_pixels_count_as_parts_of_their_image_and_what_is_ignored_does_not(k):
+    scores = np.random.default_rng(3).standard_normal((6, 4, 3, 5))
+    y = np.random.default_rng(4).integers(0, 5, (6, 4, 3))
+    right = (np.argsort(-scores, -1)[..., :k] == y[..., None]).any(-1)
+    weight = WEIGHT[:6]
+    want = np.average(right.mean((1, 2)), weights=weight)
+    assert figure(Accuracy(k=k), scores, y, weight, [2, 3]) == pytest.approx(want)
+    counts = np.random.default_rng(5).random(y.shape) < 0.6
+    each = np.broadcast_to(weight[:, None, None], y.shape)[counts]
+    metric = Accuracy(k=k, ignore_index=-1)
+    found = metric.sums(scores, np.where(counts, y, -1), weight)
+    assert found.shape == (metric.size(5),)
+    assert metric.result(found, weight.sum()) == pytest.approx(np.average(right[counts], weights=each))
+    assert metric.result(np.zeros(2), 1.0) == 0
+
+
+def test_the_matrix_of_pixels():
+    scores = np.random.default_rng(3).standard_normal((4, 3, 2, 5))
+    y = np.random.default_rng(4).integers(0, 5, (4, 3, 2))
+    matrix = ConfusionMatrix().result(ConfusionMatrix().sums(scores, y, WEIGHT[:4]), WEIGHT[:4].sum())
+    flat = ConfusionMatrix().sums(scores.reshape(-1, 5), y.ravel(), np.repeat(WEIGHT[:4], 6)).reshape(5, 5)
+    np.testing.assert_allclose(matrix, flat / 6)
+
+
+def test_targets_that_are_no_classes_are_refused():
+    for metric in (Accuracy(), ConfusionMatrix()):
+        metric.check(np.zeros((3, 2, 2), int), (2, 2, 4), "y")
+        refuse("needs classes, or leave it out", metric.check, np.zeros((3, 4)), (4,), "y")
+        refuse("y[0, 1, 1] is 4", metric.check, np.full((3, 2, 2), [[0, 1], [2, 4]]), (2, 2, 4), "y")
+    Accuracy(ignore_index=255).check(np.full(3, 255), (4,), "y")
+    refuse("y[0] is 255", Accuracy().check, np.full(3, 255), (4,), "y")

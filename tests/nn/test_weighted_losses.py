@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, BinaryCrossEntropy, Conv2D, Dense, Flatten, ReLU, Sequential, SoftmaxCrossEntropy
+from daskconv import (
+    SGD,
+    Accuracy,
+    BinaryCrossEntropy,
+    Conv2D,
+    Dense,
+    Flatten,
+    ReLU,
+    Sequential,
+    SoftmaxCrossEntropy,
+)
 from daskconv.nn.losses import loss_weights, softmax_cross_entropy
 from reference import refuse, slope
 from train.small import fit, trainer
@@ -91,7 +101,7 @@ def test_classes_of_pixels_are_learnt():
     result = one.evaluate(x[:30], y[:30])
     scores = one.predict(x[:30])
     right = (scores.argmax(-1) == y[:30])[:, 1:].mean()
-    assert right > 0.95 and result["accuracy"] == pytest.approx((scores.argmax(-1) == y[:30]).mean())
+    assert right > 0.95 and result["accuracy"] == pytest.approx(right)
     want = loss(scores, y[:30], np.ones(30))[0] / (y[:30] != 255).sum()
     assert result["loss"] == pytest.approx(want, rel=1e-5)
 
@@ -111,6 +121,20 @@ def test_weights_of_classes_are_the_divisor_of_loss_and_gradient_but_not_of_the_
     assert one.history["accuracy"][0] == pytest.approx((scores.argmax(1) == y).mean())
 
 
+def test_the_accuracy_is_measured_where_targets_are_classes():
+    assert trainer(loss=SoftmaxCrossEntropy(ignore_index=9)).metrics == (Accuracy(ignore_index=9),)
+    assert trainer().metrics == (Accuracy(),)
+    assert trainer(loss="mean_squared_error").metrics == trainer(loss=BinaryCrossEntropy()).metrics == ()
+    x = rng.standard_normal((40, 2, 2, 1)).astype(np.float32)
+    options = {"optimizer": SGD(0.1), "preprocess": None}
+    line = trainer(Sequential([Flatten(), Dense(1)]), loss="mean_squared_error", **options)
+    values = fit(line, x, np.arange(40), batch_size=20)
+    yes_or_no = trainer(Sequential([Flatten(), Dense(4)]), loss="binary_cross_entropy", **options)
+    flags = fit(yes_or_no, x, x[..., 0] > 0, batch_size=20)
+    assert "accuracy" not in values.history.epochs[0].keys() | flags.history.epochs[0].keys()
+    assert flags.evaluate(x, x[..., 0] > 0)["loss"] < flags.history["loss"][0]
+
+
 def test_what_does_not_fit_is_refused():
     refuse("label_smoothing is 1", SoftmaxCrossEntropy, 1)
     refuse("class_weights are", SoftmaxCrossEntropy, 0.0, (0.0, 0.0))
@@ -123,6 +147,16 @@ def test_what_does_not_fit_is_refused():
     y[1, 0, 1] = 3
     refuse("y[1, 0, 1] is 3: the network has 3", fit, pixels, x, y, batch_size=2)
     refuse("give a class for each pixel", fit, pixels, x, np.zeros(4, int), batch_size=2)
-    binary = trainer(net, loss="binary_cross_entropy", metrics=())
+    binary = trainer(net, loss="binary_cross_entropy")
     refuse("give numbers", fit, binary, x, np.zeros((4, 3)), batch_size=2)
+    refuse("y[2] is not between 0 and 1", fit, binary, x, np.array([[0, 1]] * 2 + [[2, 0]] * 2), batch_size=2)
+    values = trainer(net, loss="mean_squared_error", metrics=["accuracy"])
+    refuse(
+        "The metric accuracy needs classes, or leave it out: y is",
+        fit,
+        values,
+        x,
+        np.zeros((4, 2)),
+        batch_size=2,
+    )
     assert daskconv.losses.resolve_loss("binary_cross_entropy") == BinaryCrossEntropy()

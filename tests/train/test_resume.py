@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, CosineRate, Optimizer, Schedule, events
+from daskconv import SGD, CosineRate, Optimizer, Schedule, SoftmaxCrossEntropy, events
 from daskconv.errors import DataError
 from daskconv.train.files import load_checkpoint
 from train.small import STEPS, TINY, X, Y, bits, figures, fit, refuse, trainer
@@ -147,7 +147,11 @@ def test_custom_optimizers_and_schedules_go_on(tmp_path):
         ({"optimizer": SGD(0.01)}, {}, "optimizer SGD.* and would go on with SGD"),
         ({"shards": 2}, {}, "shards 4 and would go on with 2"),
         ({"method": "direct"}, {}, "method auto and would go on with direct"),
-        ({"loss": "mean_squared_error"}, {}, "loss softmax_cross_entropy and would go on with mean_squared"),
+        (
+            {"loss": SoftmaxCrossEntropy(0.1)},
+            {},
+            "loss softmax_cross_entropy and would go on with SoftmaxCross",
+        ),
         ({"metrics": ["top5"]}, {}, "metrics"),
         ({"trainable": ["conv*"]}, {}, "trainable"),
         ({}, {"epochs": 1}, "epochs is 1 but 1 are done: give the total to reach"),
