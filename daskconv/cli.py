@@ -25,7 +25,7 @@ _RESCUE = "daskconv-interrupted.safetensors"
 _GRACE = 1.0  # seconds that the rank which speaks gets to do so
 
 _FIXED = {
-    *("net", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
+    *("net", "optimizer", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
     *("batch_size", "normalize", "method", "precision", "plan", "shards", "seed", "augment"),
 }
 
@@ -48,9 +48,12 @@ def main_group() -> None:
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
 @click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "adagrad", "rmsprop", "lars"]), default="sgd",
+              show_default=True)  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
-@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True)
-@click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True,
+              help="Of sgd and lars.")  # fmt: skip
+@click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0; 0.01 of adamw, 0.0001 of lars]")
 @click.option(
     "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
 )
@@ -81,13 +84,13 @@ def main_group() -> None:
 @click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
 @click.pass_context
 def train(context: click.Context, **options: Any) -> None:
-    r"""Train a network.
+    """Train a network.
 
     \b
     daskconv train --data digits --epochs 10 --save digits.safetensors
     mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001
     daskconv train --data digits --resume digits.safetensors --epochs 20
-    """
+    """  # noqa: D301 - click keeps lines after a backspace as they are
     from daskconv.launch.start import start
 
     given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
@@ -126,18 +129,12 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
 
 def _trainer(options: dict[str, Any], data: Any) -> Any:
     from daskconv.nn import zoo
-    from daskconv.train.optim import SGD
     from daskconv.train.trainer import Trainer
 
     net = zoo.build(options["net"], len(data.class_names) or int(data.y_train.max()) + 1)
     return Trainer(
         net,
-        optimizer=SGD(
-            _schedule(options),
-            momentum=options["momentum"],
-            weight_decay=options["weight_decay"],
-            multipliers={"*.bias": options["bias_lr"]},
-        ),
+        optimizer=_optimizer(options),
         plan=options["plan"],
         transport=_transport(options),
         method=options["method"],
@@ -149,6 +146,19 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
         class_names=data.class_names,
         threads=options["threads"],
     )
+
+
+def _optimizer(options: dict[str, Any]) -> Any:
+    from daskconv.train import optim
+
+    kinds = (optim.SGD, optim.Adam, optim.AdamW, optim.Adagrad, optim.RMSprop, optim.LARS)
+    kind = {kind.__name__.lower(): kind for kind in kinds}[options["optimizer"]]
+    chosen: dict[str, Any] = {"multipliers": {"*.bias": options["bias_lr"]}}
+    if kind in (optim.SGD, optim.LARS):
+        chosen["momentum"] = options["momentum"]
+    if options["weight_decay"] is not None:
+        chosen["weight_decay"] = options["weight_decay"]
+    return kind(_schedule(options), **chosen)
 
 
 def _schedule(options: dict[str, Any]) -> Any:

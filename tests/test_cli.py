@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import daskconv
-from daskconv import cli
+from daskconv import LARS, SGD, Adam, AdamW, cli
 from daskconv.cli import main_group
 from daskconv.datasets import load
 from daskconv.train.files import load_checkpoint
@@ -327,8 +328,42 @@ def test_bad_input_is_one_sentence_of_a_process_too(folder, trained):
     assert load_checkpoint(trained[0]).state.position.epoch == 2  # the file there is left alone
 
 
-FIXED = ["net lenet", "lr 1", "momentum 0", "weight-decay 0", "bias-lr 1", "schedule step", "warmup 0"]
+FIXED = [
+    "net lenet",
+    "optimizer sgd",
+    "lr 1",
+    "momentum 0",
+    "weight-decay 0",
+    "bias-lr 1",
+    "schedule step",
+    "warmup 0",
+]
 FIXED += ["batch-size 50", "normalize unit", "method auto", "plan data", "shards 4", "seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "optimizer"),
+    [
+        (["sgd"], SGD(0.002, momentum=0.9)),
+        (["adam", "--weight-decay", 0.1], Adam(0.002, weight_decay=0.1)),
+        (["adamw", "--momentum", 0.5], AdamW(0.002)),
+        (["lars", "--momentum", 0.5, "--weight-decay", 0], LARS(0.002, momentum=0.5, weight_decay=0)),
+    ],
+    ids=str,
+)
+def test_optimisers_go_by_name_and_keep_their_own_weight_decay(run, folder, options, optimizer):
+    args = ["--optimizer", *options, "--lr", 0.002, "--epochs", 1, "--save", "f"]
+    lines_of(run("train", "--data", folder / "both.npz", *args))
+    found = load_checkpoint("f").options["optimizer"]
+    assert found == replace(
+        optimizer, learning_rate=daskconv.ConstantRate(0.002), multipliers={"*.bias": 1.0}
+    )
+
+
+def test_the_help_keeps_its_lines(run):
+    lines = lines_of(run("train", "--help"))
+    assert "  mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001" in lines
+    assert not any("\\b" in line or "\b" in line for line in lines)
 
 
 def test_resume_refuses_options_that_the_file_fixes(run, trained):

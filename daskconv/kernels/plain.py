@@ -303,11 +303,13 @@ def interpolate(x: NDArray, index: NDArray, weight: NDArray, y: NDArray) -> None
 
 
 def adaptive_step(
-    param: NDArray, mean: NDArray, square: NDArray, gradient: NDArray, numbers: tuple[float, ...]
+    param: NDArray, mean: NDArray | None, square: NDArray, gradient: NDArray, numbers: tuple[float, ...]
 ) -> None:
-    """Move a parameter and two running sums of its gradient."""
+    """Move a parameter and the running sums of its gradient."""
     scale, decay, first, second, fresh, rate, correction, epsilon, shrink = numbers
     pull = gradient * scale + decay * param
-    mean[...] = first * mean + (1 - first) * pull
     square[...] = second * square + fresh * pull * pull
-    param[...] = shrink * param - rate * mean / (np.sqrt(correction * square) + epsilon)
+    if mean is not None:
+        mean[...] = first * mean + (1 - first) * pull
+        pull = mean
+    param[...] = shrink * param - rate * pull / (np.sqrt(correction * square) + epsilon)

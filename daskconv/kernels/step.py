@@ -52,17 +52,17 @@ class Adaptive(NamedTuple):
 
 
 def adaptive_step(
-    param: NDArray, mean: NDArray, square: NDArray, gradient: NDArray, numbers: Adaptive
+    param: NDArray, mean: NDArray | None, square: NDArray, gradient: NDArray, numbers: Adaptive
 ) -> None:
-    """Move a parameter and two running sums of its gradient in place.
+    """Move a parameter and two running sums of its gradient in place; without ``mean`` the gradient itself moves it.
 
     With ``g = scale * gradient + decay * param``: ``mean = first * mean + (1 - first) * g``, ``square = second * square
     + fresh * g * g``, and ``param = shrink * param - rate * mean / (sqrt(correction * square) + epsilon)``.
     """
     arrays = param, mean, square, gradient
     exact = Adaptive(*(param.dtype.type(number) for number in numbers))
-    if all(array.flags.c_contiguous and array.dtype == param.dtype for array in arrays):
-        _adaptive(*(array.reshape(-1) for array in arrays), exact)
+    if all(a is None or (a.flags.c_contiguous and a.dtype == param.dtype) for a in arrays):
+        _adaptive(*(None if a is None else a.reshape(-1) for a in arrays), exact)
     else:
         plain.adaptive_step(*arrays, exact)
 
@@ -73,9 +73,11 @@ def _adaptive(param, mean, square, gradient, numbers):  # type: ignore[no-untype
     rest = param.dtype.type(1) - first
     for i in range(len(param)):
         pull = gradient[i] * scale + decay * param[i]
-        mean[i] = first * mean[i] + rest * pull
         square[i] = second * square[i] + fresh * pull * pull
-        param[i] = shrink * param[i] - rate * mean[i] / (np.sqrt(correction * square[i]) + epsilon)
+        if mean is not None:
+            mean[i] = first * mean[i] + rest * pull
+            pull = mean[i]
+        param[i] = shrink * param[i] - rate * pull / (np.sqrt(correction * square[i]) + epsilon)
 
 
 @njit(otherwise=plain.momentum_step, nogil=True, cache=True)

@@ -210,7 +210,7 @@ class Adagrad(_Rated):
         """Update one parameter and its slot in place, from ``scale * gradient``."""
         rate *= self.multiplier(name)
         numbers = Adaptive(scale, self.weight_decay, 0.0, 1.0, 1.0, rate, 1.0, self.epsilon, 1.0)
-        adaptive_step(param, np.zeros_like(param), slots[f"square.{name}"], gradient, numbers)
+        adaptive_step(param, None, slots[f"square.{name}"], gradient, numbers)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class RMSprop(_Rated):
         numbers = Adaptive(
             scale, self.weight_decay, 0.0, self.alpha, 1 - self.alpha, rate, 1.0, self.epsilon, 1.0
         )
-        adaptive_step(param, np.zeros_like(param), slots[f"square.{name}"], gradient, numbers)
+        adaptive_step(param, None, slots[f"square.{name}"], gradient, numbers)
 
 
 @dataclass(frozen=True)
