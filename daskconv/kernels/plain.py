@@ -313,3 +313,19 @@ def adaptive_step(
         mean[...] = first * mean + (1 - first) * pull
         pull = mean
     param[...] = shrink * param - rate * pull / (np.sqrt(correction * square) + epsilon)
+
+
+def jitter(
+    images: NDArray, factors: NDArray, contrast: bool, saturation: bool, limited: bool, out: NDArray
+) -> None:
+    """Write images (n, pixels, c) with other colours."""
+    brightness, apart, colourful = (factors[:, i, None, None] for i in range(3))
+    np.multiply(images, brightness, out=out, casting="same_kind")
+    if contrast:
+        mean = out.mean((1, 2), keepdims=True)
+        out[...] = mean + (out - mean) * apart
+    if saturation:
+        grey = out.mean(2, keepdims=True)
+        out[...] = grey + (out - grey) * colourful
+    if limited:
+        np.clip(out, 0, 255, out=out)

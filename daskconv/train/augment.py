@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
+from daskconv.kernels.colors import jitter
 from daskconv.train.draws import uniform
 
 
@@ -141,15 +142,7 @@ class ColorJitter(Augmentation):
     def __call__(self, images: NDArray, draws: NDArray[np.float64]) -> NDArray:
         """Return the images as float32 with other colours."""
         factors = (1 + (2 * draws - 1) * self._strengths).astype(np.float32)
-        brightness, contrast, saturation = (factors[:, i, None, None, None] for i in range(3))
-        out = images.astype(np.float32) * brightness
-        if self.contrast:
-            mean = out.mean((1, 2, 3), keepdims=True)
-            out = mean + (out - mean) * contrast
-        if self.saturation:
-            grey = out.mean(3, keepdims=True)
-            out = grey + (out - grey) * saturation
-        return np.clip(out, 0, 255, out=out) if images.dtype == np.uint8 else out
+        return jitter(images, factors, self.contrast > 0, self.saturation > 0)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
