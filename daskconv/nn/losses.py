@@ -192,6 +192,9 @@ def mean_squared_error(scores: NDArray, y: NDArray, weight: NDArray) -> tuple[fl
     return loss, 2 * factor * error
 
 
+SPECS = (BinaryCrossEntropy, SoftmaxCrossEntropy)
+"""Losses that are frozen dataclasses: a checkpoint holds their options."""
+
 LOSSES: dict[str, Loss] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": BinaryCrossEntropy(),

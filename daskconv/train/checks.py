@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from daskconv.errors import InputError, check_count
+from daskconv.nn.losses import SPECS
 from daskconv.plan.program import Program
 from daskconv.train.data import ArrayData
 
@@ -56,7 +57,9 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
 def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[str, Any]:
     """Return what the bits of training depend on."""
     return {
-        "loss": getattr(trainer.loss, "__name__", repr(trainer.loss)),
+        "loss": trainer.loss
+        if isinstance(trainer.loss, SPECS)
+        else getattr(trainer.loss, "__name__", repr(trainer.loss)),
         "optimizer": trainer.optimizer,
         "batch_size": program.batch_size // trainer.accumulate,
         "accumulate": trainer.accumulate,

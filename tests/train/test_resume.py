@@ -26,7 +26,7 @@ def train(trainer, **options):
     return fit(trainer, **{"epochs": EPOCHS, "validation_data": VALIDATION, **options})
 
 
-def train_and_stop(trainer, epoch, step):
+def train_and_stop(trainer, epoch, step, **options):
     """Train until a step has reported, and stop."""
 
     def stop(event):
@@ -34,7 +34,7 @@ def train_and_stop(trainer, epoch, step):
             trainer.stop()
 
     with events.listening(stop):
-        return train(trainer)
+        return fit(trainer, epochs=EPOCHS, **options) if options else train(trainer)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,21 @@ def test_custom_optimizers_and_schedules_go_on(tmp_path):
     assert checkpoint.options["optimizer"] == SignDescent(Halving())
     assert set(checkpoint.state.slots["count.conv1.bias"]) == {checkpoint.state.steps}
     assert bits(train(run(tmp_path / "f", **options))) == bits(train(run(**options)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [SoftmaxCrossEntropy(0.1, (1.0,) * 9 + (0.5,), 3), "binary_cross_entropy", "mean_squared_error"],
+    ids=str,
+)
+def test_losses_go_on(tmp_path, loss):
+    y = Y if isinstance(loss, SoftmaxCrossEntropy) else np.eye(10)[Y]
+    train_and_stop(one := run(loss=loss), 1, 1, y=y)
+    one.save(tmp_path / "f")
+    saved = load_checkpoint(tmp_path / "f").options["loss"]
+    assert daskconv.losses.resolve_loss(saved) == one.loss
+    again = fit(run(tmp_path / "f", loss=saved), y=y, epochs=EPOCHS)
+    assert bits(again) == bits(fit(run(loss=loss), y=y, epochs=EPOCHS))
 
 
 @pytest.mark.parametrize(
