@@ -37,13 +37,13 @@ def softmax(scores: NDArray, axis: int = 1) -> NDArray:
 
 
 def softmax_cross_entropy(scores: NDArray, y: NDArray, weight: NDArray) -> tuple[float, NDArray]:
-    """Return -log softmax(scores)[y], weighted and summed, and its gradient.
+    """Return -log softmax(scores)[y], weighted and summed over images, and its gradient; a mean over an image's pixels.
 
     Parameters
     ----------
-    scores : array (n, classes)
+    scores : array (n, classes) or (n, h, w, classes)
         Logits, before the softmax.
-    y : array of int, (n,)
+    y : array of int, (n,) or (n, h, w)
         Classes.
     weight : array (n,)
         Weight of each image.
@@ -54,6 +54,8 @@ def softmax_cross_entropy(scores: NDArray, y: NDArray, weight: NDArray) -> tuple
     >>> round(loss, 4), gradient.tolist()
     (0.6931, [[-0.5, 0.5]])
     """
+    if y.ndim > 1:
+        return SoftmaxCrossEntropy()(scores, y, weight / max(1, y[:1].size))
     exps, top = _shifted_exps(scores)
     rows = np.arange(len(y))
     # log p from the log of the sum, not from the log of a probability that may have rounded to 0.

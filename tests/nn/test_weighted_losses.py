@@ -76,6 +76,27 @@ def test_without_options_it_is_the_plain_function():
     np.testing.assert_allclose(got[1], want[1], rtol=1e-9, atol=1e-12)
 
 
+def test_classes_of_pixels_need_no_options():
+    scores, y, weight = drawn(SoftmaxCrossEntropy())
+    loss, gradient = softmax_cross_entropy(scores, y, weight)
+    each = [
+        SoftmaxCrossEntropy()(scores[i : i + 1], y[i : i + 1], np.ones(1))[0] / y[0].size
+        for i in range(len(y))
+    ]
+    assert loss == pytest.approx((weight * each).sum(), rel=1e-12)
+    way = rng.standard_normal(scores.shape)
+    rise = slope(lambda moved: softmax_cross_entropy(moved, y, weight)[0], scores, way)
+    assert np.sum(gradient * way) == pytest.approx(rise, rel=1e-6)
+    assert softmax_cross_entropy(scores[:0], y[:0], weight[:0])[1].shape == (0, 3, 2, 4)
+    x, y = rng.standard_normal((20, 4, 4, 1)).astype(np.float32), rng.integers(0, 3, (20, 4, 4))
+    runs = [
+        fit(trainer(Sequential([Conv2D(3, 3, padding=1)]), loss=loss, preprocess=None), x, y, batch_size=10)
+        for loss in ("softmax_cross_entropy", SoftmaxCrossEntropy())
+    ]
+    assert runs[0].history["loss"][0] == pytest.approx(runs[1].history["loss"][0], rel=1e-6)
+    np.testing.assert_allclose(*(run.model.params["conv1.weight"] for run in runs), rtol=1e-4, atol=1e-6)
+
+
 def test_binary_cross_entropy_is_pytorchs_and_never_overflows():
     scores, y, weight = rng.standard_normal((6, 3)) * 4, rng.random((6, 3)), rng.uniform(0.5, 2, 6)
     _, gradient = BinaryCrossEntropy()(scores, y, weight)
