@@ -64,7 +64,7 @@ class Prepared:
         if not whole and x.ndim < 2:
             raise ImagesMixed("There is no axis of images.")
         shape = x.shape if whole else (IMAGES, *x.shape[1:])
-        loaded = load(self.model, {name: shape}, constants, whole)
+        loaded = load(self.model, {name: shape}, constants, whole, 0 if whole else len(x))
         images = x[None] if whole else x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
         network, images = loaded.network, np.ascontiguousarray(images)
         methods = network.choose_methods(images.shape[1:], "auto", "exact")

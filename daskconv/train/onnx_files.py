@@ -21,7 +21,8 @@ def load_onnx(
     """Return the model of an ONNX file, for any number of images, whatever number it was exported for.
 
     It trains, predicts and is saved as any other model. Images are channels last here, (n, h, w, c), and so is an
-    output that is images; everything else is as in the file. Loading runs no code from it.
+    output that is images; everything else is as in the file. Loading runs no code from it. Where shapes in the file
+    name the number of images that it was exported for, any number is meant; what computes with that number is refused.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def load_onnx(
     from daskconv.nn.onnx.load import image_input, initializers, load
 
     given = None if input_shape is None else tuple(input_shape)
-    name, shape = image_input(model, given)
+    name, shape, batch = image_input(model, given)
     h, w, c = shape
-    loaded = load(model, {name: (IMAGES, c, h, w)}, initializers(model))
+    loaded = load(model, {name: (IMAGES, c, h, w)}, initializers(model), batch=batch)
     if not all(isinstance(output, Value) for output in loaded.outputs):
         raise InputError("The ONNX model has an output that does not depend on its images: leave that out.")
     return Model(loaded.network, loaded.params, loaded.state, None, tuple(class_names), shape)

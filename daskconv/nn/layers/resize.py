@@ -37,7 +37,8 @@ class Resize(Layer):
     size : (int, int), optional
         Rows and columns of the output; or else
     scale : float or (float, float), optional
-        What to multiply them by; the output's size is rounded down.
+        What to multiply them by; the output's size is rounded down. Beside a ``size`` it says only where in the input
+        the output's pixels lie.
     mode : {"nearest", "linear", "cubic"}
         The nearest pixel, or sums of 2x2 or 4x4 pixels.
     coordinates : str
@@ -92,8 +93,8 @@ class Resize(Layer):
         ):
             if value not in known:
                 raise InputError(f"Resize has {name} {value!r}: choose one of {', '.join(known)}.")
-        if (self.size is None) == (self.scale is None):
-            raise InputError(f"Resize has size {self.size} and scale {self.scale}: give one of them.")
+        if self.size is None and self.scale is None:
+            raise InputError("Resize has size None and scale None: give one of them.")
         if self.size is not None and not are_ints(self.size, 2):
             raise InputError(f"Resize has size {self.size}: give a pair of ints (rows, columns).")
         if self.scale is not None and not _numbers(_scales(self)):
@@ -165,8 +166,9 @@ def _numbers(pair: Any) -> bool:
 
 def _outputs(layer: Resize, axis: int, size: int) -> int:
     """Return how many pixels an axis of so many becomes."""
-    given = _scales(layer)[axis]
-    return layer.size[axis] if given is None else floor(size * given)  # type: ignore[index]
+    if layer.size is not None:
+        return layer.size[axis]
+    return floor(size * _scales(layer)[axis])  # type: ignore[operator]
 
 
 @lru_cache(maxsize=256)

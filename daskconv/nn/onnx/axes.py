@@ -9,15 +9,15 @@ import numpy as np
 
 from daskconv.nn.layers import Concat, Mean, Pad, Slice
 from daskconv.nn.onnx.translate import Call, Operand, Translation, operator, sizes_of
-from daskconv.nn.onnx.values import ImagesMixed, Value
+from daskconv.nn.onnx.values import IMAGES, ImagesMixed, Value
 
 
 @operator("Reshape")
 def _reshape(made: Translation, call: Call) -> Value:
     value, target = call.value(), call.setting(1, "shape")
     allow_zero = bool(call.attribute("allowzero", 0))
-    if not made.whole and target and target[0] == 1 and value.shape[0] != 1:
-        target = [0, *target[1:]]  # an export for one image means any number of them
+    if not made.whole and target and 0 < made.batch == target[0]:
+        target = [value.shape[0], *target[1:]]
     sizes = sizes_of(target, value, zero_copies=not allow_zero)
     if prod(sizes) != prod(value.shape):
         if not made.whole:
@@ -54,7 +54,7 @@ def _squeeze(made: Translation, call: Call) -> Value:
         if axes is None
         else {axis % rank for axis in axes}
     )
-    if not made.whole and 0 in gone:
+    if not made.whole and (0 in gone or (axes is None and made.batch == 1)):
         raise ImagesMixed("It takes axis 0 away, which is that of the images.")
     if any(value.shape[axis] != 1 for axis in gone):
         raise call.refusal(f"it takes the axes {sorted(gone)} from {value.shape}, and not all have size 1")
@@ -117,8 +117,11 @@ def _cut(made: Translation, call: Call, value: Value, parts: dict[int, Any]) -> 
     limits: dict[int, slice] = {}
     shape = list(value.shape)
     for axis, (start, end, step) in parts.items():
+        if not made.whole and any(limit and limit % IMAGES == 0 for limit in (start, end)):
+            raise ImagesMixed("It cuts at the number of images.")
         whole = range(value.shape[axis])[slice(start, end, step)]
-        if whole == range(value.shape[axis]):
+        exported = range(0 if made.whole or axis else made.batch)
+        if whole == range(value.shape[axis]) or (exported and exported[slice(start, end, step)] == exported):
             continue
         limits[made.place(value, axis)] = slice(
             whole.start, whole.stop if whole.stop >= 0 else None, whole.step
@@ -138,6 +141,7 @@ def _cut(made: Translation, call: Call, value: Value, parts: dict[int, Any]) -> 
 def _split(made: Translation, call: Call) -> list[Value]:
     value = made.unflattened(call.value())
     axis = call.attribute("axis", 0) % len(value.shape)
+    made.place(value, axis)
     sizes = call.setting(1, "split")
     size, count = value.shape[axis], call.attribute("num_outputs", len(call.outputs))
     if sizes is None:

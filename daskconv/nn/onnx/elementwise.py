@@ -27,7 +27,7 @@ from daskconv.nn.layers import (
     Tanh,
 )
 from daskconv.nn.layers.base import Layer
-from daskconv.nn.onnx.translate import Call, Translation, operator
+from daskconv.nn.onnx.translate import Call, Translation, operator, shown
 from daskconv.nn.onnx.values import ImagesMixed, Value
 
 
@@ -150,6 +150,11 @@ def _join(made: Translation, call: Call) -> Value:
     values = [made.unflattened(operand) for operand in call.operands if isinstance(operand, Value)]
     if len(call.operands) == 1:
         return values[0]
+    rank = max(len(operand.shape) for operand in call.operands if operand is not None)
+    call.operands = [
+        made.for_any_number(operand, rank) if isinstance(operand, np.ndarray) else operand
+        for operand in call.operands
+    ]
     shape = _broadcast(made, call)
     like = max(values, key=lambda value: len(value.shape))
     if len(like.shape) < len(shape):
@@ -174,13 +179,13 @@ def _broadcast(made: Translation, call: Call) -> tuple[int, ...]:
     values = [operand.shape for operand in call.operands if isinstance(operand, Value)]
     rank = max(map(len, shapes))
     if not made.whole and any(len(shape) != rank for shape in values):
-        raise ImagesMixed(f"It joins values of shapes {shapes}.")
+        raise ImagesMixed(f"It joins values of shapes {' and '.join(map(shown, shapes))}.")
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         if made.whole:
             raise call.refusal(f"it joins shapes that do not fit, {shapes}") from None
-        raise ImagesMixed(f"It joins values of shapes {shapes}.") from None
+        raise ImagesMixed(f"It joins values of shapes {' and '.join(map(shown, shapes))}.") from None
 
 
 def scaled(array: NDArray | None, factor: float) -> NDArray | None:

@@ -9,13 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
-from daskconv.nn.onnx.values import Value
+from daskconv.nn.onnx.values import IMAGES, ImagesMixed, Value
+
+LONG = ("ConstantOfShape", "Expand", "Range")
+"""Operators that make arrays as long as their operands say."""
 
 
 def fold(node: Any, operands: Sequence[Any], opset: int) -> list[NDArray]:
     """Return a node's outputs where all its operands, or their shapes, are known."""
     if node.op_type == "Shape" and isinstance(operands[0], Value):
         return [_shape(node, operands[0])]
+    if node.op_type in LONG and any(_counts_images(operand) for operand in operands):
+        raise ImagesMixed(
+            f"ONNX operator {node.op_type} (node {node.name or node.output[0]!r}) mixes images: it makes values for "
+            "each image out of their number."
+        )
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -36,6 +44,11 @@ def fold(node: Any, operands: Sequence[Any], opset: int) -> list[NDArray]:
             f"ONNX operator {node.op_type} (node {name!r}) cannot be worked out from its constants: "
             f"{type(error).__name__}: {' '.join(str(error).split())[:200]}."
         ) from None
+
+
+def _counts_images(operand: Any) -> bool:
+    """Return whether integers hold a number as large as that of the images while shapes are worked out."""
+    return operand is not None and operand.dtype.kind == "i" and bool((operand >= IMAGES).any())
 
 
 def _shape(node: Any, value: Value) -> NDArray[np.int64]:

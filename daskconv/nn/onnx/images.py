@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.errors import InputError
 from daskconv.nn.layers import (
     LRN,
     AvgPool2D,
@@ -38,7 +38,10 @@ def _on_images(
 ) -> Value:
     """Run a layer on images with channels last."""
     value, lines = _as_images(made, call)
-    h, w, c = layer.output_shape(made.per_image(value.shape, LAST))
+    try:
+        h, w, c = layer.output_shape(made.per_image(value.shape, LAST))
+    except InputError as error:
+        raise call.refusal(str(error).rstrip(".")) from None
     result = made.add(call, layer, [value], (value.shape[0], c, h, w), LAST, params, state)
     return _as_lines(made, result) if lines else result
 
@@ -240,21 +243,30 @@ def _resize(made: Translation, call: Call) -> Value:
     scales = call.setting(1, "scales") if old else call.constant(2)
     sizes = None if old else call.constant(3)
     options = _resize_options(call, old, axes)
-    by_axis: dict[int, Any] = dict.fromkeys(range(rank))
-    numbers = sizes if sizes is not None and len(sizes) else scales
-    by_axis |= dict(zip(axes, numbers if numbers is not None else (), strict=True))
-    shape = call.value().shape
-    unchanged = [axis for axis in range(rank - 2) if by_axis[axis] not in (None, 1, 1.0, shape[axis])]
-    if unchanged or rank != 4:
+    by_size = sizes is not None and len(sizes) > 0
+    numbers = sizes if by_size else scales
+    if rank != 4:
+        raise call.refusal(f"its input has {rank} axes, and there are images' rows and columns")
+    if numbers is None or len(numbers) != len(axes):
         raise call.refusal(
-            f"it resizes axis {unchanged[0] if unchanged else 0}, and there are images' rows and columns"
+            f"it has {0 if numbers is None else len(numbers)} sizes or scales for {len(axes)} axes"
         )
-    pair = [by_axis[2], by_axis[3]]
-    if sizes is not None and len(sizes):
-        return _on_images(made, call, Resize(size=_fitted(call, shape[2:], pair), **options))
-    call.attribute("keep_aspect_ratio_policy")
-    scale = tuple(1.0 if number is None else float(number) for number in pair)
-    return _on_images(made, call, Resize(scale=(scale[0], scale[1]), **options))
+    by_axis: dict[int, Any] = dict.fromkeys(range(rank)) | dict(zip(axes, numbers, strict=True))
+    shape, pair = call.value().shape, (by_axis[2], by_axis[3])
+    same = ((shape[0], made.batch), (shape[1],)) if by_size else ((1.0,), (1.0,))
+    changed = [axis for axis, kept in enumerate(same) if by_axis[axis] not in (None, *kept)]
+    if changed:
+        raise call.refusal(f"it resizes axis {changed[0]}, and there are images' rows and columns")
+    policy = call.attribute("keep_aspect_ratio_policy", "stretch")
+    if by_size:
+        return _on_images(made, call, Resize(*_in_proportion(shape[2:], pair, policy), **options))
+    rows, columns = (1.0 if scale is None else float(scale) for scale in pair)
+    if call.kind == "Resize" and old and options["mode"] == "nearest" and min(rows, columns) < 1:
+        # Opset 10 does not say it: onnxruntime rounds up where the image gets smaller.
+        if max(rows, columns) > 1:
+            raise call.refusal(f"of its scales {rows:g} and {columns:g} one is above 1 and one below")
+        options["nearest"] = "ceil"
+    return _on_images(made, call, Resize(scale=(rows, columns), **options))
 
 
 def _resize_options(call: Call, old: bool, axes: list[int]) -> dict[str, Any]:
@@ -277,13 +289,14 @@ def _resize_options(call: Call, old: bool, axes: list[int]) -> dict[str, Any]:
     return options
 
 
-def _fitted(call: Call, image: Sequence[int], wanted: list[Any]) -> tuple[int, int]:
-    """Return the size of the output, which may have to keep the image's proportions."""
-    policy = call.attribute("keep_aspect_ratio_policy", "stretch")
-    sizes = [int(size if new is None else new) for size, new in zip(image, wanted, strict=True)]
+def _in_proportion(
+    image: Sequence[int], wanted: Sequence[Any], policy: str
+) -> tuple[tuple[int, int], tuple[float, float] | None]:
+    """Return the output's size, and the scale that its pixels follow where that is not the size's."""
     if policy == "stretch":
-        return sizes[0], sizes[1]
+        rows, columns = (int(size if new is None else new) for size, new in zip(image, wanted, strict=True))
+        return (rows, columns), None
     choose: Callable = min if policy == "not_larger" else max
     scale = choose(new / size for size, new in zip(image, wanted, strict=True) if new is not None)
-    fitted = [int(np.floor(scale * size + 0.5)) for size in image]
-    return fitted[0], fitted[1]
+    high, wide = (1.0 if new is None else scale for new in wanted)
+    return (int(image[0] * high + 0.5), int(image[1] * wide + 0.5)), (high, wide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from daskconv.nn.network import INPUT, Network, Node
 # Importing them registers what translates their operators.
 from daskconv.nn.onnx import axes, elementwise, images, products  # noqa: F401
 from daskconv.nn.onnx.translate import Operand, Translation, check_weights, translate
-from daskconv.nn.onnx.values import IMAGES, ImagesMixed, Value
+from daskconv.nn.onnx.values import FEWER, ImagesMixed, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,20 @@ def data_inputs(model: Any) -> list[Any]:
 
 
 def load(
-    model: Any, data: dict[str, tuple[int, ...]], arrays: dict[str, NDArray], whole: bool = False
+    model: Any,
+    data: dict[str, tuple[int, ...]],
+    arrays: dict[str, NDArray],
+    whole: bool = False,
+    batch: int = 0,
 ) -> Loaded:
-    """Return a model as a network that reads one input; ``arrays`` are all other inputs."""
-    made, outputs = translate(model, arrays, data, whole)
-    if any(isinstance(out, np.ndarray) and (out == IMAGES).any() for out in outputs.values()):
-        raise ImagesMixed("An output is the number of images.")
+    """Return a model as a network that reads one input; ``arrays`` are all other inputs.
+
+    With ``whole`` all of the input is one image; else it is images, for whose number ``batch`` stands in the graph.
+    """
+    made, outputs = translate(model, arrays, data, whole, batch)
+    if not whole and any(node.op_type == "Shape" for node in model.graph.node):
+        fewer = {name: (FEWER, *shape[1:]) for name, shape in data.items()}
+        _check_any_number(made, outputs, *translate(model, arrays, fewer, whole, batch))
     network = _network(made, list(outputs.values()), model.graph.name or "onnx")
     names = {node.name for node in network.nodes}
     params, state = (
@@ -72,6 +81,22 @@ def load(
         order = (0, 2, 3, 1) if len(shape) == 4 and not whole else tuple(range(len(shape)))
         _check_shapes(network, params | state, made.per_image(shape, order))
     return Loaded(network, params, state, tuple(outputs.values()))
+
+
+def _check_any_number(
+    made: Translation, outputs: dict[str, Operand], other: Translation, others: dict[str, Operand]
+) -> None:
+    """Raise ImagesMixed unless a model became the same for two numbers of images, of which its shapes speak."""
+    said = "computes with the number of images, which is not known here: leave that out of the export."
+    for one, two in zip_longest(made.nodes, other.nodes):
+        if one != two:
+            raise ImagesMixed(f"ONNX node {(one or two).name!r} {said}")
+    for name, array in made.params.items():
+        if not np.array_equal(array, other.params[name]):
+            raise ImagesMixed(f"ONNX node {name.rpartition('.')[0]!r} {said}")
+    for name, out in outputs.items():
+        if isinstance(out, np.ndarray) and not np.array_equal(out, others[name]):  # type: ignore[arg-type]
+            raise ImagesMixed(f"ONNX output {name!r} {said}")
 
 
 def _check_shapes(network: Network, arrays: Arrays, input_shape: Shape) -> None:
@@ -102,8 +127,11 @@ def _network(made: Translation, outputs: list[Operand], name: str) -> Network:
     return Network(tuple(nodes), name)
 
 
-def image_input(model: Any, input_shape: Shape | None) -> tuple[str, Shape]:
-    """Return the name of a model's input of images and their shape (h, w, c); refuse any other model."""
+def image_input(model: Any, input_shape: Shape | None) -> tuple[str, Shape, int]:
+    """Return the name of a model's input of images, their shape (h, w, c) and number; refuse any other model.
+
+    The number is 0 where the model leaves it open.
+    """
     inputs = data_inputs(model)
     if len(inputs) != 1:
         names = [entry.name for entry in inputs]
@@ -113,7 +141,7 @@ def image_input(model: Any, input_shape: Shape | None) -> tuple[str, Shape]:
         raise InputError(
             f"The ONNX model's input {inputs[0].name!r} has {len(sizes)} axes: images (n, c, h, w) are supported."
         )
-    _, c, h, w = sizes
+    batch, c, h, w = sizes
     shape = (h, w, c) if input_shape is None else tuple(map(int, input_shape))
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(
@@ -121,4 +149,4 @@ def image_input(model: Any, input_shape: Shape | None) -> tuple[str, Shape]:
         )
     if any(known and known != size for known, size in zip((h, w, c), shape, strict=True)):
         raise InputError(f"The ONNX model is for images of {(h, w, c)} but input_shape is {shape}.")
-    return inputs[0].name, shape
+    return inputs[0].name, shape, batch

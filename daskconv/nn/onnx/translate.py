@@ -97,10 +97,13 @@ class Translation:
     ----------
     whole : bool
         Take all of an input for one image, axis 0 too; else axis 0 is that of the images.
+    batch : int
+        The number of images that the graph was exported for: in a shape it stands for any number of them. 0 where the
+        graph leaves it open.
     """
 
-    def __init__(self, whole: bool) -> None:
-        self.whole = whole
+    def __init__(self, whole: bool, batch: int = 0) -> None:
+        self.whole, self.batch = whole, batch
         self.nodes: list[Node] = []
         self.params: Arrays = {}
         self.state: Arrays = {}
@@ -195,7 +198,7 @@ class Translation:
             return value
         parts = groups(value.shape, shape)
         if not self.whole and (not shape or shape[0] != value.shape[0] or ([0], [0]) not in parts):
-            raise ImagesMixed(f"It makes {_shown(shape)} of {_shown(value.shape)}.")
+            raise ImagesMixed(f"It makes {shown(shape)} of {shown(value.shape)}.")
         # Groups lie in the order of their first axis here, the axes of a group in ONNX's.
         parts.sort(key=lambda part: min(value.order.index(axis) for axis in part[0]))
         old = [axis for mine, _ in parts for axis in mine]
@@ -207,12 +210,18 @@ class Translation:
         new = [*start, *new, *(axis for axis in range(len(shape)) if axis not in (*start, *new))]
         return self.add("reshape", Reshape(self.per_image(shape, new)), [value], shape, new)
 
+    def for_any_number(self, array: NDArray, rank: int) -> NDArray:
+        """Return a constant of this rank once where it is the same for each of the images of the export."""
+        each = not self.whole and array.ndim == rank and array.shape[0] == self.batch
+        return array[:1] if each and (array == array[:1]).all() else array
+
     def constant(self, array: NDArray, like: Value) -> Value:
         """Return a constant that is learnt, as a value that is joined with ``like``."""
         rank = len(like.shape)
         if array.ndim > rank:
             raise ImagesMixed("A constant has more axes than what it is joined with.")
         array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        array = self.for_any_number(array, rank)
         if not self.whole and array.shape[0] != 1:
             raise ImagesMixed("A constant has values for each image.")
         shape, moved = array.shape, array.transpose(like.order)
@@ -225,6 +234,7 @@ def translate(
     arrays: dict[str, NDArray],
     data: dict[str, tuple[int, ...]],
     whole: bool = False,
+    batch: int = 0,
 ) -> tuple[Translation, dict[str, Operand]]:
     """Return the translation of a model and the operands that its outputs are.
 
@@ -235,11 +245,11 @@ def translate(
         Inputs that are known, initialisers among them.
     data : dict of shape
         The one input that the network reads.
-    whole : bool
+    whole, batch
         As in :class:`Translation`.
     """
     _check_known(model)
-    made, opset = Translation(whole), opset_of(model)
+    made, opset = Translation(whole, batch), opset_of(model)
     read = {name for node in model.graph.node for name in node.input}
     read |= {entry.name for entry in model.graph.output}
     known: dict[str, Operand] = {"": None, **arrays}
@@ -312,8 +322,14 @@ def check_weights(arrays: Arrays) -> None:
             raise DataError(f"The ONNX model's weight {name} holds values that are not finite.")
 
 
-def _shown(shape: Sequence[int]) -> str:
-    return "(" + ", ".join("n" if size == IMAGES else str(size) for size in shape) + ")"
+def shown(shape: Sequence[int]) -> str:
+    """Return a shape as it is said in messages: n is the number of images."""
+    return "(" + ", ".join(_shown_size(size) for size in shape) + ")"
+
+
+def _shown_size(size: int) -> str:
+    times, rest = divmod(size, IMAGES)
+    return str(size) if rest or not times else "n" if times == 1 else f"{times} n"
 
 
 def sizes_of(target: Sequence[int], value: Value, *, zero_copies: bool = True) -> tuple[int, ...]:

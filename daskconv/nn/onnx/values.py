@@ -9,6 +9,9 @@ from daskconv.errors import InputError
 IMAGES = 1_000_003
 """The size of axis 0 while shapes are worked out: a prime, so that any other number made of it can be told."""
 
+FEWER = 2
+"""Another size of axis 0: what a graph computes with the number of images comes out another way."""
+
 
 class ImagesMixed(InputError):
     """An operator joins values of different images."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from daskconv.errors import InputError
 from daskconv.geometry import Window
 from daskconv.nn import layers as all_layers
 from daskconv.nn.layers.conv_transpose import adjoint
@@ -304,8 +306,13 @@ def _resize(graph: Graph, part: Part) -> None:
     roi = ""
     if layer.roi is not None:
         roi = graph.constant(np.array(layer.roi, np.float32).T.ravel())
-    if layer.size is not None:
+    if layer.scale is None:
         graph.run("Resize", [part.input, roi, "", graph.ints(layer.size)], part.name, **options)
         return
+    if replace(layer, size=None).output_shape(part.shapes[0]) != part.shape:
+        raise InputError(
+            f"Layer {part.name!r} has size {layer.size} and scale {layer.scale}, which ONNX does not know together: "
+            "leave out the scale."
+        )
     scale = layer.scale if isinstance(layer.scale, tuple) else (layer.scale,) * 2
     graph.run("Resize", [part.input, roi, graph.constant(np.array(scale, np.float32))], part.name, **options)
