@@ -26,7 +26,18 @@ _GRACE = 1.0  # seconds that the rank which speaks gets to do so
 
 _FIXED = {
     *("net", "optimizer", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
-    *("batch_size", "normalize", "method", "precision", "plan", "shards", "seed", "augment"),
+    *(
+        "batch_size",
+        "normalize",
+        "method",
+        "precision",
+        "plan",
+        "shards",
+        "seed",
+        "augment",
+        "from",
+        "trainable",
+    ),
 }
 
 
@@ -45,6 +56,11 @@ def main_group() -> None:
     default="lenet",
     show_default=True,
     help="One of the zoo: lenet, mnist_cnn, cifar10_quick, resnet20, googlenet ...",
+)
+@click.option("--from", type=click.Path(), help="Fine-tune this model instead, .safetensors or .onnx; its last layer "
+              "starts anew where the classes are others.")  # fmt: skip
+@click.option(
+    "--trainable", multiple=True, metavar="PATTERN", help="Train only these weights, such as 'dense*'."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
 @click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
@@ -94,6 +110,8 @@ def train(context: click.Context, **options: Any) -> None:
     from daskconv.launch.start import start
 
     given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if {"net", "from"} <= given:
+        raise InputError("--net and --from: give one of them, since the model brings its network.")
     with start(_transport(options), workers=options["workers"], threads=options["threads"]):
         _train(options, given)
 
@@ -128,10 +146,9 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
 
 
 def _trainer(options: dict[str, Any], data: Any) -> Any:
-    from daskconv.nn import zoo
     from daskconv.train.trainer import Trainer
 
-    net = zoo.build(options["net"], len(data.class_names) or int(data.y_train.max()) + 1)
+    net, preprocess = _network(options, data)
     return Trainer(
         net,
         optimizer=_optimizer(options),
@@ -141,11 +158,29 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
         precision=options["precision"],
         seed=options["seed"],
         shards=options["shards"],
-        preprocess=options["normalize"] or zoo.PREPROCESS[options["net"]],
+        preprocess=options["normalize"] or preprocess,
         augment=[name.strip() for name in options["augment"].split(",") if name.strip()],
+        trainable=options["trainable"] or None,
         class_names=data.class_names,
         threads=options["threads"],
     )
+
+
+def _network(options: dict[str, Any], data: Any) -> tuple[Any, str | None]:
+    """Return the zoo's network, or the model to fine-tune, and the normalisation of new images."""
+    from daskconv.nn import zoo
+    from daskconv.train.files import load
+    from daskconv.train.onnx_files import load_onnx
+
+    source, names = options["from"], data.class_names
+    classes = len(names) or int(data.y_train.max()) + 1
+    if source is None:
+        return zoo.build(options["net"], classes), zoo.PREPROCESS[options["net"]]
+    model = load_onnx(source) if Path(source).suffix == ".onnx" else load(source)
+    outputs = model.network.output_shape(data.x_train.shape[1:])[-1]
+    if outputs != classes or (model.class_names and names and model.class_names != names):
+        model = model.with_head(classes, class_names=names, seed=options["seed"])
+    return model, None
 
 
 def _optimizer(options: dict[str, Any]) -> Any:

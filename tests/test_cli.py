@@ -110,6 +110,31 @@ def test_train_reports_epochs_and_saves(trained):
     assert accuracy == round(100 * (scores.argmax(1) == DIGITS.y_test).mean(), 2)
 
 
+def test_fine_tuning_a_saved_model(trained, run, folder):
+    path, _ = trained
+    line = ["train", "--data", folder / "small.npz", "--from", path, *QUICK, "--epochs", 1, "--save"]
+    lines_of(run(*line, "frozen.safetensors", "--trainable", "dense2.*"))
+    before, after = daskconv.load(path), daskconv.load("frozen.safetensors")
+    moved = {name for name in before.params if (before.params[name] != after.params[name]).any()}
+    assert moved == {"dense2.weight", "dense2.bias"} and after.class_names == before.class_names
+    np.testing.assert_array_equal(before.preprocess.mean, after.preprocess.mean)
+    np.savez("few.npz", x_train=DIGITS.x_train[:90], y_train=DIGITS.y_train[:90] % 3)
+    line[2] = "few.npz"
+    lines_of(run(*line, "few.safetensors", "--trainable", "dense2.*"))
+    few = daskconv.load("few.safetensors")
+    assert few.predict(DIGITS.x_test[:2]).shape == (2, 3)
+    assert all(
+        (few.params[name] == before.params[name]).all() for name in before.params if "dense2" not in name
+    )
+    lines_of(run("train", "--data", "few.npz", "--resume", "few.safetensors", "--epochs", 2))
+    code, _, err = run(*line, "x.safetensors", "--net", "lenet")
+    assert code == 2 and "--net and --from: give one of them" in err
+    code, _, err = run(
+        "train", "--data", "few.npz", "--resume", "few.safetensors", "--from", path, "--epochs", 3
+    )
+    assert code == 2 and "--from: the checkpoint fixes these" in err
+
+
 def test_evaluate_agrees_with_predict(trained, run, folder):
     path, _ = trained
     out = process("evaluate", path, "digits", cwd=folder)

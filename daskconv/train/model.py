@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
-from daskconv.errors import InputError
+from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import block_images
 from daskconv.nn.fuse import fold_batch_norm
+from daskconv.nn.head import heads, replace_head
 from daskconv.nn.layers.base import Arrays, Shape
 from daskconv.nn.network import Network
+from daskconv.train.checks import check_seed
 from daskconv.train.data import as_images, image_shape
 from daskconv.train.normalize import Normalize
 from daskconv.train.predictor import Predictor
@@ -114,6 +117,52 @@ class Model:
                     f"Images of {shape} need {name} of shape {expected} but the model's is {found}{trained}: "
                     "resize or crop the images."
                 )
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The layer that makes the scores, such as ("dense",); several where the network has several outputs."""
+        return heads(self.network)
+
+    def with_head(
+        self, classes: int | None = None, *, class_names: Sequence[str] = (), seed: int = 0
+    ) -> Model:
+        """Return this model for other classes: its last layer starts anew, all others stay as they are (fine-tuning).
+
+        The last layer is a Dense, or a Conv2D of kernel 1 as in SqueezeNet; a softmax or a sigmoid after it is left
+        out, since losses take the scores before it. This model does not change.
+
+        Parameters
+        ----------
+        classes : int, optional
+            As many as there are ``class_names`` when not given.
+        class_names : sequence of str
+        seed : int
+            Of the new weights.
+
+        Raises
+        ------
+        InputError
+            Where the network does not end in such a layer.
+
+        Examples
+        --------
+        >>> import daskconv
+        >>> net = daskconv.zoo.lenet()
+        >>> model = daskconv.Model(net, net.init(0, (8, 8, 1)), input_shape=(8, 8, 1))
+        >>> tuned = model.with_head(class_names=["cat", "dog"])
+        >>> tuned.heads, tuned.network.output_shape((8, 8, 1))
+        (('dense2',), (2,))
+        """
+        names = tuple(class_names)
+        classes = check_count(len(names) if classes is None else classes, "classes")
+        if names and len(names) != classes:
+            raise InputError(
+                f"classes is {classes} but there are {len(names)} class_names: give one for each."
+            )
+        network, params = replace_head(self.network, self.params, classes, check_seed(seed))
+        if self.input_shape:
+            network.output_shape(self.input_shape)
+        return replace(self, network=network, params=params, class_names=names)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one safetensors file; the file at ``path`` is replaced only once it is whole."""
