@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         StepRate,
         WarmUp,
     )
+    from daskconv.train.torch_files import load_torch
     from daskconv.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -159,6 +160,7 @@ _ROOMS = {
         "StepRate",
         "WarmUp",
     ],
+    "train.torch_files": ["load_torch"],
     "train.trainer": ["Trainer"],
 }
 _MODULES = {
@@ -262,6 +264,7 @@ __all__ = [
     "errors",
     "load",
     "load_onnx",
+    "load_torch",
     "losses",
     "onnx_backend",
     "plans",

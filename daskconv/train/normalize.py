@@ -44,6 +44,13 @@ class Normalize:
         return cls(np.zeros(1, np.float32), np.full(1, 1 / 255, np.float32))
 
     @classmethod
+    def imagenet(cls) -> Normalize:
+        """Return that of torchvision's weights, for bytes: mean 0 and standard deviation 1 of ImageNet's channels."""
+        mean = 255 * np.array([0.485, 0.456, 0.406])
+        scale = 1 / (255 * np.array([0.229, 0.224, 0.225]))
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    @classmethod
     def mean_image(cls, images: Any) -> Normalize:
         """Return the subtraction of the training set's mean image: a mean for each pixel and channel."""
         mean = _compute(images.mean(axis=0, dtype=np.float64))
