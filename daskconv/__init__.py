@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         Transpose,
         Upsample,
     )
-    from daskconv.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
+    from daskconv.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, WeightedLosses
     from daskconv.nn.metrics import Accuracy, ConfusionMatrix, Metric
     from daskconv.nn.network import Network, Node, Sequential
     from daskconv.plan import partition as plans
@@ -137,7 +137,7 @@ _ROOMS = {
         "Transpose",
         "Upsample",
     ],
-    "nn.losses": ["BinaryCrossEntropy", "SoftmaxCrossEntropy"],
+    "nn.losses": ["BinaryCrossEntropy", "SoftmaxCrossEntropy", "WeightedLosses"],
     "nn.metrics": ["Accuracy", "ConfusionMatrix", "Metric"],
     "nn.network": ["Network", "Node", "Sequential"],
     "plan.program": ["Program"],
@@ -255,6 +255,7 @@ __all__ = [
     "Transpose",
     "Upsample",
     "WarmUp",
+    "WeightedLosses",
     "Window",
     "check_gradient",
     "conv2d",

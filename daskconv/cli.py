@@ -169,6 +169,7 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
 def _network(options: dict[str, Any], data: Any) -> tuple[Any, str | None]:
     """Return the zoo's network, or the model to fine-tune, and the normalisation of new images."""
     from daskconv.nn import zoo
+    from daskconv.nn.losses import first_output
     from daskconv.train.files import load
     from daskconv.train.onnx_files import load_onnx
 
@@ -177,7 +178,7 @@ def _network(options: dict[str, Any], data: Any) -> tuple[Any, str | None]:
     if source is None:
         return zoo.build(options["net"], classes), zoo.PREPROCESS[options["net"]]
     model = load_onnx(source) if Path(source).suffix == ".onnx" else load(source)
-    outputs = model.network.output_shape(data.x_train.shape[1:])[-1]
+    outputs = first_output(model.network.output_shape(data.x_train.shape[1:]))[-1]
     if outputs != classes or (model.class_names and names and model.class_names != names):
         model = model.with_head(classes, class_names=names, seed=options["seed"])
     return model, None

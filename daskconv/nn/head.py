@@ -1,4 +1,4 @@
-"""The head of a network: the layer that makes its scores, found and replaced for other classes."""
+"""The heads of a network: the layers that make its scores, found, replaced for other classes, and left out."""
 
 from __future__ import annotations
 
@@ -56,6 +56,28 @@ def replace_head(network: Network, params: Arrays, classes: int, seed: int) -> t
         made[head.name] = _drawn(network, params, head, classes, seed)
     nodes = _rewired(network, made, left_out)
     return replace(network, nodes=nodes), params
+
+
+def without_auxiliary(network: Network) -> Network:
+    """Return a network without the outputs that are for training alone, and without what only they need.
+
+    Examples
+    --------
+    >>> from daskconv.nn import zoo
+    >>> without_auxiliary(zoo.googlenet(auxiliary=True)) == zoo.googlenet()
+    True
+    """
+    last = network.nodes[-1]
+    if not isinstance(last.layer, Outputs) or not last.layer.auxiliary:
+        return network
+    kept = last.inputs[: -last.layer.auxiliary]
+    nodes = [Node(last.name, Outputs(), kept)] if len(kept) > 1 else []
+    needed = set(kept)
+    for node in reversed(network.nodes[:-1]):
+        if node.name in needed:
+            nodes.insert(0, node)
+            needed |= set(node.inputs)
+    return replace(network, nodes=tuple(nodes))
 
 
 def _paths(network: Network) -> list[list[Node]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numexpr
 import numpy as np
@@ -20,7 +21,7 @@ from daskconv.errors import InputError
 from daskconv.nn.metrics import Accuracy, Metric
 from daskconv.nn.targets import check_classes, check_shares, check_values
 
-Loss = Callable[[NDArray, NDArray, NDArray], tuple[float, NDArray]]
+Loss = Callable[[Any, NDArray, NDArray], tuple[float, Any]]
 
 
 def softmax(scores: NDArray, axis: int = 1) -> NDArray:
@@ -166,6 +167,78 @@ class BinaryCrossEntropy:
         return float(np.sum(factor * each, dtype=np.float64)), gradient
 
 
+@dataclass(frozen=True)
+class WeightedLosses:
+    """The weighted sum of one loss of each of a network's outputs, such as those of GoogLeNet's auxiliary heads.
+
+    All outputs have the same targets; metrics read the first output.
+
+    Parameters
+    ----------
+    loss : str or spec
+        The loss of each output: the name of one, or a spec such as :class:`SoftmaxCrossEntropy`.
+    factors : tuple of float
+        What each output's loss counts.
+
+    Examples
+    --------
+    >>> loss = WeightedLosses("mean_squared_error", (1.0, 0.3))
+    >>> total, gradients = loss((np.array([[3.0]]), np.array([[2.0]])), np.array([[1.0]]), np.ones(1))
+    >>> round(total, 4), [gradient.tolist() for gradient in gradients]
+    (4.3, [[[4.0]], [[0.6]]])
+    """
+
+    loss: str | BinaryCrossEntropy | SoftmaxCrossEntropy = "softmax_cross_entropy"
+    factors: tuple[float, ...] = (1.0, 0.3, 0.3)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(map(float, self.factors)))
+        known = isinstance(self.loss, str) and self.loss in LOSSES
+        if not known and not isinstance(self.loss, BinaryCrossEntropy | SoftmaxCrossEntropy):
+            raise InputError(
+                f"loss is {self.loss!r}: give one of {', '.join(LOSSES)}, or a spec such as "
+                "daskconv.SoftmaxCrossEntropy()."
+            )
+        if len(self.factors) < 2 or not all(np.isfinite(factor) and factor >= 0 for factor in self.factors):
+            raise InputError(
+                f"factors are {self.factors}: give a number of at least 0 for each of several outputs."
+            )
+
+    @property
+    def each(self) -> Loss:
+        """The loss of each output."""
+        return resolve_loss(self.loss)
+
+    def __call__(
+        self, scores: tuple[NDArray, ...], y: NDArray, weight: NDArray
+    ) -> tuple[float, tuple[NDArray, ...]]:
+        """Return the sum over the outputs, and its gradient by each of them."""
+        parts = [self.each(output, y, weight) for output in scores]
+        total = sum(factor * loss for factor, (loss, _) in zip(self.factors, parts, strict=True))
+        gradients = [
+            gradient * gradient.dtype.type(factor)
+            for factor, (_, gradient) in zip(self.factors, parts, strict=True)
+        ]
+        return float(total), tuple(gradients)
+
+    def weights(self, y: NDArray, weight: NDArray) -> NDArray:
+        """Return what each image counts for, which is the same for all outputs."""
+        return loss_weights(self.each, y, weight)
+
+
+def first_output(several: Any) -> Any:
+    """Return the first of several outputs, or of their shapes; what is one stays as it is.
+
+    Examples
+    --------
+    >>> first_output(((10,), (5,))), first_output((10,))
+    ((10,), (10,))
+    """
+    return (
+        several[0] if isinstance(several, tuple) and several and not isinstance(several[0], int) else several
+    )
+
+
 def loss_weights(loss: Loss, y: NDArray, weight: NDArray) -> NDArray:
     """Return what a loss counts each image for: its weight, where the loss does not say otherwise."""
     return loss.weights(y, weight) if hasattr(loss, "weights") else weight
@@ -194,7 +267,7 @@ def mean_squared_error(scores: NDArray, y: NDArray, weight: NDArray) -> tuple[fl
     return loss, 2 * factor * error
 
 
-SPECS = (BinaryCrossEntropy, SoftmaxCrossEntropy)
+SPECS = (BinaryCrossEntropy, SoftmaxCrossEntropy, WeightedLosses)
 """Losses that are frozen dataclasses: a checkpoint holds their options."""
 
 LOSSES: dict[str, Loss] = {
@@ -215,21 +288,40 @@ def resolve_loss(loss: str | Loss) -> Loss:
 
 def takes_classes(loss: Loss, y: NDArray) -> bool:
     """Return whether the targets are class numbers; of a user's function, whether they could be."""
+    loss = _of_one_output(loss)
     if loss is softmax_cross_entropy or isinstance(loss, SoftmaxCrossEntropy):
         return True
     return not _takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
 
 
+def _of_one_output(loss: Loss) -> Loss:
+    return loss.each if isinstance(loss, WeightedLosses) else loss
+
+
 def _takes_values(loss: Loss) -> bool:
+    loss = _of_one_output(loss)
     return loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy)
 
 
-def check_targets(loss: Loss, y: NDArray, output: tuple[int, ...], name: str) -> None:
+def check_targets(loss: Loss, y: NDArray, output: tuple[Any, ...], name: str) -> None:
     """Raise InputError where targets, called ``name``, do not fit the loss of a network with this output.
 
     Of a user's function nothing is known: integers (n,) are taken for classes, anything else is not looked at.
     """
-    if isinstance(loss, BinaryCrossEntropy):
+    outputs = output if output and isinstance(output[0], tuple) else (output,)
+    if isinstance(loss, WeightedLosses):
+        if len(outputs) != len(loss.factors):
+            raise InputError(
+                f"The network has {len(outputs)} outputs and the loss {len(loss.factors)} factors: give one for each."
+            )
+        for each in outputs:
+            check_targets(loss.each, y, each, name)
+    elif len(outputs) > 1 and (loss in LOSSES.values() or isinstance(loss, SPECS)):
+        raise InputError(
+            f"The network has {len(outputs)} outputs and the loss takes one: give daskconv.WeightedLosses(loss, "
+            "factors)."
+        )
+    elif isinstance(loss, BinaryCrossEntropy):
         check_shares(y, output, name)
     elif loss is mean_squared_error:
         check_values(y, output, name)
@@ -244,4 +336,5 @@ def check_targets(loss: Loss, y: NDArray, output: tuple[int, ...], name: str) ->
 
 def default_metrics(loss: Loss) -> tuple[Metric, ...]:
     """Return what is measured where nobody says: the accuracy, of what the loss counts, unless it takes values."""
+    loss = _of_one_output(loss)
     return () if _takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)

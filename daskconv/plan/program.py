@@ -13,7 +13,7 @@ from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.layout import even_parts
-from daskconv.nn.losses import Loss, loss_weights
+from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
@@ -171,11 +171,12 @@ class Program:
 
     @cached_property
     def _metric_sizes(self) -> list[int]:
-        scores = (1, *self.network.output_shape(self.input_shape))[-1]
+        scores = (1, *first_output(self.network.output_shape(self.input_shape)))[-1]
         return [metric.size(scores) for metric in self.metrics]
 
-    def sums_of(self, scores: NDArray, y: NDArray, weight: NDArray, loss: float) -> NDArray[np.float64]:
-        """Return a block's sums."""
+    def sums_of(self, scores: Any, y: NDArray, weight: NDArray, loss: float) -> NDArray[np.float64]:
+        """Return a block's sums; metrics read the first of several outputs."""
+        scores = first_output(scores)
         counted = loss_weights(self.loss, y, weight)
         head = [loss, *(float(np.sum(each, dtype=np.float64)) for each in (counted, np.ones(len(y)), weight))]
         return np.concatenate([head, *(metric.sums(scores, y, weight) for metric in self.metrics)])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
-from daskconv.nn.losses import Loss, check_targets
+from daskconv.nn.losses import Loss, check_targets, first_output
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
@@ -106,7 +106,7 @@ def checked_data(
     output, targets = network.output_shape(image_shape(x)), name.replace("x", "y")
     check_targets(loss, y, output, targets)
     for metric in metrics:
-        metric.check(y, output, targets)
+        metric.check(y, first_output(output), targets)
     return ArrayData(x, y, name=name, **options)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskconv.errors import InputError, check_count
 from daskconv.nn import zoo
-from daskconv.nn.losses import Loss, softmax
+from daskconv.nn.losses import Loss, first_output, softmax
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation
 from daskconv.train.data import as_array, as_images, image_shape
@@ -121,7 +121,7 @@ class _ConvNet(BaseEstimator):
         """Train anew, or for more epochs from where training stood, with these images or others."""
         x, trainer = self._images(x), self._trainer(outputs)
         found = trainer.network.output_shape(image_shape(x))
-        if found != (outputs,):
+        if first_output(found) != (outputs,):
             raise InputError(f"The network's output is {found} but y needs {outputs} numbers an image.")
         if before is not None:
             # Training is no longer tied to the images of before, nor to how many there were.

@@ -10,7 +10,7 @@ from typing import Any
 from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import block_images
 from daskconv.nn.fuse import fold_batch_norm
-from daskconv.nn.head import heads, replace_head
+from daskconv.nn.head import heads, replace_head, without_auxiliary
 from daskconv.nn.layers.base import Arrays, Shape
 from daskconv.nn.network import Network
 from daskconv.train.checks import check_seed
@@ -94,6 +94,8 @@ class Model:
         (3, 10)
         """
         shape = tuple(int(size) for size in input_shape)
+        if (lean := self.without_auxiliary()) is not self:
+            return lean.predictor(shape, precision=precision)
         self.check_images(shape)
         methods, _ = self.network.tuned_methods(shape, "auto", precision)
         # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
@@ -163,6 +165,29 @@ class Model:
         if self.input_shape:
             network.output_shape(self.input_shape)
         return replace(self, network=network, params=params, class_names=names)
+
+    def without_auxiliary(self) -> Model:
+        """Return this model without the outputs that are for training alone, as GoogLeNet's auxiliary heads are.
+
+        It predicts the same, since predictions leave them out anyway, and its file is smaller.
+
+        Examples
+        --------
+        >>> import daskconv
+        >>> net = daskconv.zoo.googlenet(10, auxiliary=True)
+        >>> model = daskconv.Model(net, net.init(0, (80, 80, 3)))
+        >>> len(model.params), len(model.without_auxiliary().params)
+        (128, 116)
+        """
+        network = without_auxiliary(self.network)
+        if network is self.network:
+            return self
+        names = {node.name for node in network.nodes}
+        params, state = (
+            {name: array for name, array in arrays.items() if name.rpartition(".")[0] in names}
+            for arrays in (self.params, self.state)
+        )
+        return replace(self, network=network, params=params, state=state)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one safetensors file; the file at ``path`` is replaced only once it is whole."""

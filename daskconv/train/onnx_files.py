@@ -92,6 +92,7 @@ def save_onnx(model: Model, path: str | PathLike[str] | None = None) -> bytes:
         raise InputError("The model does not know the shape of its images: give it input_shape=(h, w, c).")
     from daskconv.nn.onnx.write import write
 
+    model = model.without_auxiliary()
     model.check_images(model.input_shape)
     fitted = None if model.preprocess is None else (model.preprocess.mean, model.preprocess.scale)
     content = write(model.network, model.params, model.state, model.input_shape, fitted)

@@ -71,6 +71,8 @@ def load_torch(
     """
     arrays = _read(Path(path))
     shape = tuple(int(size) for size in input_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"input_shape is {shape}: give (h, w, c), each at least 1.")
     network, params, state = from_torch(arrays, net, shape, str(path))
     return Model(network, params, state, _fitted(preprocess), tuple(class_names), shape)
 

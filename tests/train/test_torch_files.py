@@ -285,6 +285,13 @@ def test_networks_that_are_not_torchvisions(small, tmp_path):
     )
     refuse("net is 'resnet34': choose one of", daskconv.load_torch, small, "resnet34")
     refuse("preprocess is 'unit'", daskconv.load_torch, small, "squeezenet", preprocess="unit")
+    refuse(
+        "input_shape is (224, 224): give (h, w, c)",
+        daskconv.load_torch,
+        small,
+        "squeezenet",
+        input_shape=(224, 224),
+    )
     path = tmp_path / "vgg11_bn.safetensors"
     safetensors.save_file(vgg((1, 1, 2, 2, 2), norms=True).features.state_dict(prefix="features."), path)
     refuse("has batch norms and vgg11 has none here", daskconv.load_torch, path, "vgg11", error=DataError)

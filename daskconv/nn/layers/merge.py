@@ -141,10 +141,21 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class Outputs(Layer):
-    """Several outputs of a network, as a tuple: its last node."""
+    """Several outputs of a network, as a tuple: its last node.
+
+    Parameters
+    ----------
+    auxiliary : int
+        How many of the outputs, the last ones, are for training alone: a Model predicts without them.
+    """
+
+    auxiliary: int = 0
 
     def output_shape(self, shape: Any) -> Any:
         """Return the shapes."""
+        outputs = len(shape) if shape and isinstance(shape[0], tuple) else 1
+        if not (isinstance(self.auxiliary, int) and 0 <= self.auxiliary < outputs):
+            raise InputError(f"Outputs has auxiliary {self.auxiliary} and {outputs} outputs: give fewer.")
         return shape
 
     def forward(self, params: Arrays, x: Any, context: Context) -> tuple[Any, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from daskconv.nn.initializers import GlorotUniform
 from daskconv.nn.layers import (
     LRN,
+    AvgPool2D,
     Concat,
     Conv2D,
     Dense,
     Dropout,
+    Flatten,
     GlobalAvgPool2D,
     MaxPool2D,
+    Outputs,
     ReLU,
 )
 from daskconv.nn.network import Network
@@ -30,15 +33,18 @@ _MODULES = {
 }
 
 
-def googlenet(classes: int = 1000) -> Network:
+def googlenet(classes: int = 1000, auxiliary: bool = False) -> Network:
     """Return GoogLeNet as Caffe has it: pooling rounds up, 57 convolutions, 6,998,552 parameters for 1000 classes.
 
-    It is for images of 224x224. The heads that the paper adds for training are left out: they are no part of the
-    network that predicts.
+    It is for images of 224x224.
 
     Parameters
     ----------
     classes : int
+    auxiliary : bool
+        Add the paper's two heads for training, which read 4a and 4d: 13,378,280 parameters and three outputs. Their
+        losses count 0.3 each: ``Trainer(net, loss=daskconv.WeightedLosses("softmax_cross_entropy", (1.0, 0.3, 0.3)))``.
+        A Model predicts without them.
 
     Examples
     --------
@@ -81,4 +87,24 @@ def googlenet(classes: int = 1000) -> Network:
     graph.add("pool5", GlobalAvgPool2D())
     graph.add("drop", Dropout(0.4))
     graph.add("dense", Dense(classes, weight_init=GlorotUniform()))
+    if auxiliary:
+        _add_auxiliaries(graph, classes)
     return graph.network("googlenet")
+
+
+def _add_auxiliaries(graph: Graph, classes: int) -> None:
+    """Add the heads after all else, so that the same seed gives the rest the same weights without them."""
+    heads = [_auxiliary(graph, f"aux{number}", module, classes) for number, module in ((1, "4a"), (2, "4d"))]
+    graph.add("outputs", Outputs(auxiliary=2), "dense", *heads)
+
+
+def _auxiliary(graph: Graph, name: str, module: str, classes: int) -> str:
+    """Add a head that reads a module."""
+    graph.add(f"{name}/pool", AvgPool2D(5, stride=3), module)
+    graph.add(f"{name}/conv", Conv2D(128, 1, weight_init=GlorotUniform()))
+    graph.add(f"{name}/conv/relu", ReLU())
+    graph.add(f"{name}/flatten", Flatten())
+    graph.add(f"{name}/dense1", Dense(1024, weight_init=GlorotUniform()))
+    graph.add(f"{name}/dense1/relu", ReLU())
+    graph.add(f"{name}/drop", Dropout(0.7))
+    return graph.add(f"{name}/dense2", Dense(classes, weight_init=GlorotUniform()))
