@@ -1,0 +1,152 @@
+"""Gathers: an array put together, inside a task, from exactly the parts of chunks that the task needs.
+
+A chunk gives its neighbours copies of its rims, all in one task, so that halos travel and whole chunks stay
+where they are. A chunk of which a task needs half or more goes there whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from dask._task_spec import GraphNode, Task, TaskRef
+from numpy.typing import DTypeLike, NDArray
+
+from daskconv.graph.halo import Range, Read, Run, edges
+from daskconv.kernels.scratch import empty
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+Key = tuple[Hashable, ...]
+Index = tuple[int, ...]
+_WHOLE = -1
+
+
+class Gather(NamedTuple):
+    """How an array is put together: a Read for each axis, their runs combined in the order of ``itertools.product``.
+
+    ``picks`` are, for each combination, the number of a copy among those that a chunk's rims are, or -1 for the chunk.
+    """
+
+    reads: tuple[Read, ...]
+    picks: tuple[int, ...]
+
+    @property
+    def shape(self) -> Index:
+        """The array's shape."""
+        return tuple(read.length for read in self.reads)
+
+    def moves(self, blocks: Sequence[Any]) -> Iterator[tuple[NDArray, list[Run]]]:
+        """Yield each array that is read, with the run of each axis."""
+        combined = product(*(read.runs for read in self.reads))
+        for block, pick, runs in zip(blocks, self.picks, combined, strict=True):
+            if pick == _WHOLE:
+                yield block, list(runs)
+            else:
+                yield block[pick], [run._replace(at=run.at - run.span[0]) for run in runs]
+
+
+class Source:
+    """A Dask array that tasks gather from; collects the rims they ask for."""
+
+    def __init__(self, array: da.Array, rims: str) -> None:
+        self.array, self.rims = array, rims
+        self.edges = [edges(chunks) for chunks in array.chunks]
+        self._copies: dict[Index, dict[tuple[Range, ...], int]] = {}
+
+    def gather(self, reads: Sequence[Read]) -> tuple[Gather, list[TaskRef]]:
+        """Return how a task makes an array of these reads, and what it takes for that."""
+        home = tuple(read.home for read in reads)
+        picks, refs = [], []
+        for runs in product(*(read.runs for read in reads)):
+            index = tuple(run.chunk for run in runs)
+            pick = _WHOLE if index == home else self._pick(index, runs)
+            picks.append(pick)
+            refs.append(TaskRef((self.array.name if pick == _WHOLE else self.rims, *index)))
+        return Gather(tuple(reads), tuple(picks)), refs
+
+    def _pick(self, index: Index, runs: Sequence[Run]) -> int:
+        spans = tuple(run.span for run in runs)
+        chunk = prod(self.array.chunks[axis][i] for axis, i in enumerate(index))
+        if 2 * prod(stop - start for start, stop in spans) >= chunk:
+            return _WHOLE
+        copies = self._copies.setdefault(index, {})
+        return copies.setdefault(spans, len(copies))
+
+    def is_one_chunk(self, gather: Gather) -> bool:
+        """Return whether an array that is gathered is a chunk as it is."""
+        return all(
+            len(read.runs) == 1 and read.runs[0].step == 1 and read.runs[0].length == chunks[read.home]
+            for read, chunks in zip(gather.reads, self.array.chunks, strict=True)
+        )
+
+    def tasks(self) -> dict[Key, GraphNode]:
+        """Return the tasks that copy rims, one a chunk."""
+        found: dict[Key, GraphNode] = {}
+        for index, copies in self._copies.items():
+            key = (self.rims, *index)
+            found[key] = Task(key, copy_rims, tuple(copies), TaskRef((self.array.name, *index)))
+        return found
+
+
+def copy_rims(spans: Sequence[tuple[Range, ...]], block: NDArray) -> tuple[NDArray, ...]:
+    """Return copies of some parts of a chunk, so that the chunk itself need not be kept for them."""
+    return tuple(block[tuple(slice(*span) for span in part)].copy() for part in spans)
+
+
+def gathered(
+    gather: Gather,
+    blocks: Sequence[Any],
+    dtype: DTypeLike,
+    fill: float = 0,
+    box: Sequence[Range] | None = None,
+) -> NDArray:
+    """Return the array; ``fill`` is what no run brings, ``box`` a range of each axis when not all of it is wanted.
+
+    It is a view of a block where that is all that is read.
+    """
+    box = box or [(0, size) for size in gather.shape]
+    shape = tuple(stop - start for start, stop in box)
+    moves = []
+    for block, runs in gather.moves(blocks):
+        clipped = [run.clipped(*span) for run, span in zip(runs, box, strict=True)]
+        if all(clipped):
+            moves.append((block, [run for run in clipped if run]))
+    if len(moves) == 1:
+        part = moves[0][0][_reading(moves[0][1])]
+        if part.shape == shape and part.dtype == dtype:
+            return part
+    out = empty(shape, dtype)
+    if sum(prod(run.length for run in runs) for _, runs in moves) < out.size:
+        out[...] = fill
+    for block, runs in moves:
+        out[_writing(runs)] = block[_reading(runs)]
+    return out
+
+
+def added(gather: Gather, dtype: DTypeLike, *blocks: Any) -> NDArray:
+    """Return the sum of what runs bring to each place, in their order."""
+    out = np.zeros(gather.shape, dtype)
+    for block, runs in gather.moves(blocks):
+        out[_writing(runs)] += block[_reading(runs)]
+    return out
+
+
+def _writing(runs: Sequence[Run]) -> tuple[slice, ...]:
+    return tuple(slice(run.to, run.to + run.length) for run in runs)
+
+
+def _reading(runs: Sequence[Run]) -> tuple[slice, ...]:
+    return tuple(_from(run) for run in runs)
+
+
+def _from(run: Run) -> slice:
+    """Return the slice that reads a run; a repeated element is one, which NumPy repeats."""
+    if run.step == -1:
+        stop = run.at - run.length
+        return slice(run.at, stop if stop >= 0 else None, -1)
+    return slice(run.at, run.at + (run.length if run.step else 1))
