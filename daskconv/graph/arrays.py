@@ -14,7 +14,7 @@ from daskconv.errors import InputError
 from daskconv.geometry import Padding, Window
 from daskconv.graph import chunked, conv
 from daskconv.graph.choose import ConvShape, choose
-from daskconv.graph.gather import Gather, added
+from daskconv.graph.gather import Gather, added, lazy
 from daskconv.graph.halo import folded_parts, places, whole
 from daskconv.graph.threads import available_threads
 from daskconv.graph.tuning_file import load_table
@@ -111,8 +111,8 @@ def conv2d(
         images, inner = _padded(_now(x), window, mode)
         now = conv.forward(images, _now(w), _now(bias), inner, method, available_threads())
         return _restore(now, data_format)
-    bias = None if bias is None else _lazy(bias, -1)
-    y = chunked.forward(_lazy(x, _BY_IMAGES), _lazy(w, -1), bias, window, mode, method)
+    bias = None if bias is None else lazy(bias, -1)
+    y = chunked.forward(lazy(x, _BY_IMAGES), lazy(w, -1), bias, window, mode, method)
     return _restore(y, data_format)
 
 
@@ -170,7 +170,7 @@ def conv2d_input_grad(
     if not _any_dask(dy, w):
         now = _input_grad_now(_now(dy), _now(w), x_shape, window, mode, method)
         return _restore(now, data_format)
-    dx = chunked.input_grad(_lazy(dy, _BY_IMAGES), _lazy(w, -1), x_shape[1:3], window, mode, method)
+    dx = chunked.input_grad(lazy(dy, _BY_IMAGES), lazy(w, -1), x_shape[1:3], window, mode, method)
     return _restore(dx, data_format)
 
 
@@ -226,7 +226,7 @@ def conv2d_weight_grad(
     if not _any_dask(x, dy):
         images, inner = _padded(_now(x), window, mode)
         return conv.weight_grad(images, _now(dy), w_shape, inner, method, available_threads())
-    return chunked.weight_grad(_lazy(x, _BY_IMAGES), _lazy(dy, _BY_IMAGES), w_shape, window, mode, method)
+    return chunked.weight_grad(lazy(x, _BY_IMAGES), lazy(dy, _BY_IMAGES), w_shape, window, mode, method)
 
 
 def _choose(
@@ -285,13 +285,6 @@ def _input_grad_now(
     reads.append(whole((x_shape[3],)))
     count = prod(len(read.runs) for read in reads)
     return added(Gather(tuple(reads), (-1,) * count), padded.dtype, *(padded for _ in range(count)))
-
-
-def _lazy(array: Any, chunks: Any) -> da.Array:
-    """Return a Dask array; a NumPy array is cut into these chunks, or is one task, however many tasks read it."""
-    import dask.array as da
-
-    return array if _any_dask(array) else da.from_array(np.ascontiguousarray(array), chunks=chunks)
 
 
 def _any_dask(*arrays: Any) -> bool:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from dask._task_spec import GraphNode, Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import DTypeLike, NDArray
 
+from daskconv.errors import InputError
 from daskconv.graph.halo import Range, Read, Run, edges
 from daskconv.kernels.scratch import empty
 
@@ -48,6 +50,19 @@ class Gather(NamedTuple):
                 yield block, list(runs)
             else:
                 yield block[pick], [run._replace(at=run.at - run.span[0]) for run in runs]
+
+
+def lazy(array: Any, chunks: Any) -> da.Array:
+    """Return a Dask array; a NumPy array is cut into these chunks, or is one task, however many tasks read it."""
+    import dask.array as da
+
+    found = array if hasattr(array, "dask") else da.from_array(np.ascontiguousarray(array), chunks=chunks)
+    if not isinstance(found.dask, HighLevelGraph):
+        raise InputError(
+            "Dask's array.query-planning is on, whose arrays cannot be read chunk by chunk: "
+            "set it to False before dask.array is imported."
+        )
+    return found
 
 
 class Source:

@@ -1,6 +1,8 @@
 """Arrays cut along any axis: chunks smaller than a halo, channels in a tree, boundaries, and what the graph holds."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise, product
 
@@ -117,6 +119,23 @@ def test_weights_of_unknown_chunks_are_refused():
     refuse(
         "w has chunks of unknown size", daskconv.conv2d_input_grad, np.zeros((1, 2, 2, 4)), w, (1, 4, 4, 2)
     )
+
+
+def test_query_planning_is_refused_in_one_sentence():
+    script = """
+import dask
+dask.config.set({"array.query-planning": True})
+import dask.array as da, numpy as np, daskconv
+try:
+    daskconv.conv2d(da.ones((1, 6, 6, 2)), np.ones((3, 3, 2, 5)))
+except daskconv.errors.InputError as error:
+    print(error)
+print(daskconv.conv2d(np.ones((1, 6, 6, 2)), np.ones((3, 3, 2, 5))).shape)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    said, shape = run.stdout.splitlines()
+    assert said.startswith("Dask's array.query-planning is on") and said.endswith("is imported.")
+    assert shape == "(1, 4, 4, 5)"
 
 
 def scene(chunk=(1, 32, 32, -1), shape=(1, 160, 160, 3)):

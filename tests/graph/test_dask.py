@@ -146,9 +146,9 @@ def test_only_the_pipeline_has_threads_of_its_own_inside_a_chunk(monkeypatch, me
         monkeypatch.setattr(user, "execute", noting)
     if method not in METHODS:
         pytest.skip("needs compiled kernels")
-    case = Case(n=14, image=(11, 12), padding=1)
+    case = Case(n=56, image=(11, 12), padding=1)
     arrays = case.arrays()
-    x = da.from_array(arrays[0], chunks=(7, -1, -1, -1))
+    x = da.from_array(arrays[0], chunks=(28, -1, -1, -1))
     with dask.config.set({"daskconv.threads": 2}):
         daskconv.conv2d(x, arrays[1], padding=1, method=method).compute(scheduler="sync")
     assert asked == threads
