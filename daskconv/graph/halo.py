@@ -13,6 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskconv.geometry import Window
 from daskconv.graph.tiles import split
@@ -218,36 +219,39 @@ def transposed_part(axis: WindowAxis, at: list[int], pixels: Range) -> Read:
     return part(at, outputs)._replace(pads=(before, max(spans - before - (pixels[1] - pixels[0]), 0)))
 
 
-def places(size: int, pads: Range, mode: str) -> list[int]:
+def places(size: int, pads: Range, mode: str) -> NDArray[np.int64]:
     """Return the pixel that each place of a padded axis shows; ``mode`` is one of numpy.pad's.
 
     Examples
     --------
     >>> places(3, (2, 1), "reflect"), places(3, (1, 1), "constant")
-    ([2, 1, 0, 1, 2, 1], [-1, 0, 1, 2, -1])
+    (array([2, 1, 0, 1, 2, 1]), array([-1,  0,  1,  2, -1]))
     """
     outside = {"constant_values": _OUTSIDE} if mode == "constant" else {}
-    return np.pad(np.arange(size), pads, mode=mode, **outside).tolist()  # type: ignore[call-overload]
+    return np.pad(np.arange(size), pads, mode=mode, **outside)  # type: ignore[call-overload]
 
 
-def mapped_part(shown: list[int], at: list[int]) -> Read:
+def mapped_part(shown: NDArray, at: list[int]) -> Read:
     """Return the read of any sequence of pixels, such as a part of :func:`places`."""
-    chunks = (np.searchsorted(at, shown, side="right") - 1).tolist()
-    runs, start, count = [], 0, len(shown)
-    while start < count:
-        step = shown[start + 1] - shown[start] if start + 1 < count else 1
-        step = step if step in (-1, 0, 1) and chunks[start] == chunks[min(start + 1, count - 1)] else 1
-        stop = start + 1
-        while stop < count and chunks[stop] == chunks[start] and shown[stop] - shown[stop - 1] == step:
-            stop += 1
-        if shown[start] != _OUTSIDE:
-            chunk = chunks[start]
-            runs.append(Run(chunk, start, stop - start, shown[start] - at[chunk], step))
+    pixels = np.asarray(shown)
+    chunks, steps = np.searchsorted(at, pixels, side="right") - 1, np.diff(pixels)
+    linked = (abs(steps) <= 1) & (chunks[1:] == chunks[:-1])
+    ends = np.flatnonzero(~linked[1:] | (steps[1:] != steps[:-1])) + 1
+    runs, start = [], 0
+    while start < len(pixels):
+        stop, step = start + 1, 1
+        if start < len(linked) and linked[start]:
+            following = int(np.searchsorted(ends, start, side="right"))
+            stop = int(ends[following]) + 1 if following < len(ends) else len(pixels)
+            step = int(steps[start])
+        if pixels[start] != _OUTSIDE:
+            chunk = int(chunks[start])
+            runs.append(Run(chunk, start, stop - start, int(pixels[start]) - at[chunk], step))
         start = stop
-    return Read(count, tuple(runs))
+    return Read(len(pixels), tuple(runs))
 
 
-def folded_parts(shown: list[int], padded: list[int], at: list[int]) -> list[Read]:
+def folded_parts(shown: NDArray, padded: list[int], at: list[int]) -> list[Read]:
     """Return for each chunk of an axis what of its padded copy is added to it: the pad's transpose.
 
     ``at`` and ``padded`` are where the chunks of either begin, ``shown`` are :func:`places`.

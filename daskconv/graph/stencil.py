@@ -34,9 +34,7 @@ _BOX_BYTES = 4 << 20
 _PIXELS = 1 << 20
 
 
-def filter_now(
-    image: NDArray, axis: int, shown: Sequence[list[int]], stencil: Stencil, fill: float
-) -> NDArray:
+def filter_now(image: NDArray, axis: int, shown: Sequence[NDArray], stencil: Stencil, fill: float) -> NDArray:
     """Return a filtered image, computed on this process's threads.
 
     ``axis`` is the rows', the columns' is the next; ``shown`` are the pixels of both with what lies beyond.
@@ -49,7 +47,7 @@ def filter_now(
 
 
 def filter_lazily(
-    name: str, image: da.Array, axis: int, shown: Sequence[list[int]], stencil: Stencil, fill: float
+    name: str, image: da.Array, axis: int, shown: Sequence[NDArray], stencil: Stencil, fill: float
 ) -> da.Array:
     """Return the graph: a task a chunk, one that copies its rims, and the kernel."""
     import dask.array as da

@@ -179,86 +179,73 @@ def correlate_frequencies(box: NDArray, stencil: Stencil, out: NDArray) -> None:
 
 @njit(otherwise=plain.add_taps, **_options)
 def _add_taps(box, at, taps, shape, out):  # type: ignore[no-untyped-def]
-    sums = np.empty(_BLOCK, out.flat.dtype)
     for n in range(shape[0]):
         for i in range(shape[1]):
             start = box.first + n * box.steps[0] + i * box.steps[1]
             to = out.first + n * out.steps[0] + i * out.steps[1]
             for low in range(0, shape[2], _BLOCK):
                 length = min(_BLOCK, shape[2] - low)
-                _sum_taps(box.flat, start + low, at, taps, sums, length)
-                _copy(sums, out.flat, to + low, length)
+                _sum_taps(box.flat, start + low, at, taps, out.flat, to + low, length)
 
 
 @njit(otherwise=plain.add_passes, **_options)
 def _add_passes(box, down, along, shape, out):  # type: ignore[no-untyped-def]
     reach = along[0][-1]
-    sums, between = np.empty(_BLOCK, out.flat.dtype), np.empty(_BLOCK + reach, out.flat.dtype)
+    between = np.empty(_BLOCK + reach, out.flat.dtype)
     for n in range(shape[0]):
         for i in range(shape[1]):
             start = box.first + n * box.steps[0] + i * box.steps[1]
             to = out.first + n * out.steps[0] + i * out.steps[1]
             for low in range(0, shape[2], _BLOCK):
                 length = min(_BLOCK, shape[2] - low)
-                _sum_taps(box.flat, start + low, down[0], down[1], between, length + reach)
-                _sum_taps(between, 0, along[0], along[1], sums, length)
-                _copy(sums, out.flat, to + low, length)
+                _sum_taps(box.flat, start + low, down[0], down[1], between, 0, length + reach)
+                _sum_taps(between, 0, along[0], along[1], out.flat, to + low, length)
 
 
 @njit(**_options)
-def _sum_taps(x, start, at, taps, sums, length):  # type: ignore[no-untyped-def]
-    """Write sums over taps: eight at a time, so that a sum is loaded and stored once for all of them."""
-    sums[:length] = 0
-    count = len(at)
-    eights = count // 8 * 8
-    for t in range(0, eights, 8):
-        _add_eight(x, start, at[t : t + 8], taps[t : t + 8], sums, length)
-    rest = eights
-    if count - rest >= 4:
-        _add_four(x, start, at[rest : rest + 4], taps[rest : rest + 4], sums, length)
-        rest += 4
-    for t in range(rest, count):
-        a, w = np.uint64(start + at[t]), taps[t]
-        for j in range(np.uint64(length)):
-            sums[j] += w * x[a + j]
-
-
-@njit(**_options)
-def _copy(sums, out, at, length):  # type: ignore[no-untyped-def]
-    first = np.uint64(at)
-    for j in range(np.uint64(length)):
-        out[first + j] = sums[j]
+def _sum_taps(x, start, at, taps, sums, to, length):  # type: ignore[no-untyped-def]
+    """Write sums over taps, eight of them at a time: each sum is loaded and stored once for all eight."""
+    count, t = len(at), 0
+    if count == 0:
+        sums[to : to + length] = 0
+    while t < count:
+        some = 8 if count - t >= 8 else 4 if count - t >= 4 else 1
+        a, w = at[t : t + some] + start, taps[t : t + some]
+        if some == 8:
+            _add_eight(x, a, w, sums, to, length, t > 0)
+        elif some == 4:
+            _add_four(x, a, w, sums, to, length, t > 0)
+        else:
+            _add_one(x, a, w, sums, to, length, t > 0)
+        t += some
 
 
 # Unsigned indices: signed ones may be negative, which costs a check an element and the vectors.
 @njit(**_options)
-def _add_eight(x, start, at, taps, sums, length):  # type: ignore[no-untyped-def]
-    a, b, c, d = (
-        np.uint64(start + at[0]),
-        np.uint64(start + at[1]),
-        np.uint64(start + at[2]),
-        np.uint64(start + at[3]),
-    )
-    e, f, g, h = (
-        np.uint64(start + at[4]),
-        np.uint64(start + at[5]),
-        np.uint64(start + at[6]),
-        np.uint64(start + at[7]),
-    )
+def _add_eight(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
+    a, b, c, d = np.uint64(at[0]), np.uint64(at[1]), np.uint64(at[2]), np.uint64(at[3])
+    e, f, g, h = np.uint64(at[4]), np.uint64(at[5]), np.uint64(at[6]), np.uint64(at[7])
     p, q, r, s, t, u, v, w = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
+    o = np.uint64(to)
     for j in range(np.uint64(length)):
-        total = sums[j] + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
-        sums[j] = total + t * x[e + j] + u * x[f + j] + v * x[g + j] + w * x[h + j]
+        total = sums[o + j] if onto else taps.dtype.type(0)
+        total = total + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
+        sums[o + j] = total + t * x[e + j] + u * x[f + j] + v * x[g + j] + w * x[h + j]
 
 
 @njit(**_options)
-def _add_four(x, start, at, taps, sums, length):  # type: ignore[no-untyped-def]
-    a, b, c, d = (
-        np.uint64(start + at[0]),
-        np.uint64(start + at[1]),
-        np.uint64(start + at[2]),
-        np.uint64(start + at[3]),
-    )
+def _add_four(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
+    a, b, c, d = np.uint64(at[0]), np.uint64(at[1]), np.uint64(at[2]), np.uint64(at[3])
     p, q, r, s = taps[0], taps[1], taps[2], taps[3]
+    o = np.uint64(to)
     for j in range(np.uint64(length)):
-        sums[j] = sums[j] + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
+        total = sums[o + j] if onto else taps.dtype.type(0)
+        sums[o + j] = total + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
+
+
+@njit(**_options)
+def _add_one(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
+    a, p, o = np.uint64(at[0]), taps[0], np.uint64(to)
+    for j in range(np.uint64(length)):
+        total = sums[o + j] if onto else taps.dtype.type(0)
+        sums[o + j] = total + p * x[a + j]
