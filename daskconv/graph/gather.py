@@ -143,6 +143,13 @@ def gathered(
     return out
 
 
+def views(gather: Gather, blocks: Sequence[Any]) -> Iterator[tuple[NDArray, list[int]]]:
+    """Yield views of all that is read, with the place of each along every axis."""
+    for block, runs in gather.moves(blocks):
+        lengths = [run.length for run in runs]
+        yield np.broadcast_to(block[_reading(runs)], lengths), [run.to for run in runs]
+
+
 def added(gather: Gather, dtype: DTypeLike, *blocks: Any) -> NDArray:
     """Return the sum of what runs bring to each place, in their order."""
     out = np.zeros(gather.shape, dtype)

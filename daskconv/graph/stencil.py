@@ -1,15 +1,15 @@
 """A filter over the blocks of an image: those of a Dask array, or one NumPy array as a single block.
 
-What lies inside a block is filtered where it is. Only a rim as wide as the halo is put together from the block, its
-neighbours and the boundary, so that no padded copy of an image is made.
+No padded copy of an image is made: a kernel gets views of what its box consists of - the block, the rims of its
+neighbours, and what the boundary repeats - and copies a few rows at a time into the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
@@ -18,20 +18,18 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.graph.blocks import run
-from daskconv.graph.gather import Gather, Source, gathered
+from daskconv.graph.gather import Gather, Source, views
 from daskconv.graph.halo import Range, mapped_part, part, ranges, whole
 from daskconv.graph.threads import available_threads
 from daskconv.graph.tiles import split
 from daskconv.kernels.scratch import empty
-from daskconv.kernels.stencil import Lines, Stencil, correlate, correlate_frequencies
+from daskconv.kernels.stencil import Part, Stencil, correlate, correlate_frequencies
 
 if TYPE_CHECKING:
     import dask.array as da
 
-# Rows that are put together at once take so much memory.
-_BOX_BYTES = 4 << 20
-# Rows that a thread takes at once have so many pixels.
-_PIXELS = 1 << 20
+# Rows that a thread takes at once, and those whose sums become integers, have so many pixels.
+_PIXELS = 1 << 19
 
 
 def filter_now(image: NDArray, axis: int, shown: Sequence[NDArray], stencil: Stencil, fill: float) -> NDArray:
@@ -80,14 +78,6 @@ def filter_chunk(
     return _filter(gather, blocks, axis, stencil, fill, dtype, None)
 
 
-class Home(NamedTuple):
-    """The block in whose inside nothing needs to be put together: rows and columns of the box that lie in it."""
-
-    lines: Lines
-    rows: Range
-    cols: Range
-
-
 def _filter(
     gather: Gather,
     blocks: Sequence[Any],
@@ -97,91 +87,62 @@ def _filter(
     dtype: np.dtype,
     threads: int | None,
 ) -> NDArray:
-    """Return the filtered pixels of a gathered box, in bands of rows that threads take."""
-    halo = [size - 1 for size in stencil.taps.shape]
+    """Return the filtered pixels of a box, in bands of rows that threads take."""
     shape = list(gather.shape)
-    shape[axis : axis + 2] = [size - more for size, more in zip(shape[axis : axis + 2], halo, strict=True)]
+    shape[axis : axis + 2] = [shape[axis + i] - size + 1 for i, size in enumerate(stencil.taps.shape)]
     out = empty(tuple(shape), dtype)
-    folded = out.reshape(prod(shape[:axis]), *shape[axis : axis + 2], prod(shape[axis + 2 :]))
-    home = None if stencil.spectrum is not None else _home(gather, blocks, axis, dtype)
-    box = (gather, blocks, axis, fill, home)
-    run(
-        [(filter_rows, box, stencil, band, folded) for band in _bands(stencil, home, folded, threads)],
-        threads,
-    )
+    images = out.reshape(prod(shape[:axis]), shape[axis], -1)
+    found = list(views(gather, blocks))
+    calls: list[tuple] = []
+    for number, index in enumerate(np.ndindex(*shape[:axis])):
+        parts = [
+            Part(pixels[index].reshape(*pixels.shape[axis : axis + 2], -1), *to[axis : axis + 2])
+            for pixels, to in found
+        ]
+        for band in _bands(stencil, images, dtype, threads):
+            if stencil.spectrum is None:
+                calls.append((filter_rows, parts, stencil, fill, band, images[number]))
+            else:
+                calls.append((filter_frequencies, parts, stencil, fill, band, images[number]))
+    run(calls, threads)
     return out
 
 
-def _home(gather: Gather, blocks: Sequence[Any], axis: int, dtype: np.dtype) -> Home | None:
-    """Return the largest block, where its pixels can be read as they lie."""
-    block, runs = max(gather.moves(blocks), key=lambda move: prod(run.length for run in move[1]))
-    others = [i for i in range(block.ndim) if i not in (axis, axis + 1)]
-    if any(block.shape[i] != gather.shape[i] for i in others) or any(run.step != 1 for run in runs):
-        return None
-    if block.dtype != dtype or dtype != sums_of(dtype):
-        return None
-    trail = prod(block.shape[axis + 2 :])
-    lines = Lines.in_place(block.reshape(prod(block.shape[:axis]), block.shape[axis], -1))
-    if lines is None:
-        return None
-    rows, cols = runs[axis : axis + 2]
-    lines = lines.at(rows.at - rows.to, (cols.at - cols.to) * trail)
-    return Home(lines, (rows.to, rows.to + rows.length), (cols.to, cols.to + cols.length))
-
-
-def _bands(stencil: Stencil, home: Home | None, out: NDArray, threads: int | None) -> list[Range]:
-    """Cut the rows: those inside of the home block into a thread's shares, others so that their box is small."""
-    n, rows, cols, trail = out.shape
-    r, s = stencil.taps.shape
+def _bands(stencil: Stencil, images: NDArray, dtype: np.dtype, threads: int | None) -> list[Range]:
+    """Cut the rows of an image: by shape alone."""
+    rows, length = images.shape[1:]
     if stencil.spectrum is not None:
-        step = stencil.tile[0] - r + 1
+        step = stencil.tile[0] - stencil.taps.shape[0] + 1
         return [(low, min(low + step, rows)) for low in range(0, rows, step)]
-    inside = (0, 0)
-    if home:
-        low, high = min(home.rows[0], rows), home.rows[1] - r + 1
-        inside = (low, max(low, high))
-    bands = []
-    line = n * (cols + s - 1) * trail
-    for low, high in pairwise((0, *inside, rows)):
-        share = (_PIXELS if threads else rows * line) if (low, high) == inside else _BOX_BYTES // 8
-        parts = split(high - low, -(-(high - low) * line // max(share, 1)))
-        bands += [(low + i, low + j) for i, j in parts if i < j]
-    return bands
+    most = _PIXELS if threads or dtype != sums_of(dtype) else rows * length
+    return split(rows, -(-rows * length // most))
 
 
-def filter_rows(box: tuple, stencil: Stencil, band: Range, out: NDArray) -> None:
-    """Write a range of rows of ``out`` (images, rows, columns, channels)."""
-    home: Home | None = box[-1]
-    (r, s), (n, _, columns, trail) = stencil.taps.shape, out.shape
-    spans = [(0, columns)]
-    if home and home.rows[0] <= band[0] and band[1] + r - 1 <= home.rows[1]:
-        low, high = home.cols[0], home.cols[1] - s + 1
-        if low < high:
-            shape = (n, band[1] - band[0], (high - low) * trail)
-            to = Lines.of(out).at(band[0], low * trail)
-            correlate(home.lines.at(band[0], low * trail), trail, stencil, shape, to)
-            spans = [(0, low), (high, columns)]
-    for span in spans:
-        if span[0] < span[1]:
-            _filter_box(box, stencil, band, span, out)
-
-
-def _filter_box(box: tuple, stencil: Stencil, band: Range, span: Range, out: NDArray) -> None:
-    """Write a rectangle of ``out`` from what is put together for it."""
-    gather, blocks, axis, fill, _ = box
-    (r, s), (n, _, _, trail), sums = stencil.taps.shape, out.shape, sums_of(out.dtype)
-    part: list[Range] = [(0, size) for size in gather.shape]
-    part[axis : axis + 2] = [(band[0], band[1] + r - 1), (span[0], span[1] + s - 1)]
-    found = np.ascontiguousarray(gathered(gather, blocks, sums, fill, part))
-    found = found.reshape(n, found.shape[axis], found.shape[axis + 1], trail)
-    shape = n, band[1] - band[0], span[1] - span[0], trail
-    target = out[:, slice(*band), slice(*span)]
-    if stencil.spectrum is not None:
-        correlate_frequencies(found, stencil, target)
+def filter_rows(parts: list[Part], stencil: Stencil, fill: float, band: Range, out: NDArray) -> None:
+    """Write a range of rows of ``out`` (rows, columns * channels)."""
+    sums = sums_of(out.dtype)
+    if out.dtype == sums:
+        correlate(parts, stencil, fill, band, out)
         return
-    result = empty(shape, sums)
-    correlate(Lines.of(found), trail, stencil, (n, shape[1], shape[2] * trail), Lines.of(result))
-    target[...] = _as_scipy(result, out.dtype)
+    # Only the rows that are written: the box begins with the first that they read.
+    moved = [part._replace(row=part.row - band[0]) for part in parts]
+    found = empty((band[1] - band[0], out.shape[1]), sums)
+    correlate(moved, stencil, fill, (0, len(found)), found)
+    out[slice(*band)] = _as_scipy(found, out.dtype)
+
+
+def filter_frequencies(parts: list[Part], stencil: Stencil, fill: float, band: Range, out: NDArray) -> None:
+    """Write a range of rows of ``out`` (rows, columns * channels) from a box that is put together."""
+    (r, s), trail = stencil.taps.shape, parts[0].pixels.shape[2]
+    columns = out.shape[1] // trail
+    box = empty((1, band[1] - band[0] + r - 1, columns + s - 1, trail), out.dtype)
+    box[...] = fill
+    for pixels, row, column in parts:
+        low, high = max(row, band[0]), min(row + len(pixels), band[1] + r - 1)
+        if low < high:
+            to = slice(column, column + pixels.shape[1])
+            box[0, low - band[0] : high - band[0], to] = pixels[low - row : high - row]
+    correlate_frequencies(box, stencil, out[slice(*band)].reshape(1, -1, columns, trail))
 
 
 def sums_of(dtype: np.dtype) -> np.dtype:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numexpr
 import numpy as np
-from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from daskconv.geometry import Pair
@@ -329,33 +329,3 @@ def jitter(
         out[...] = grey + (out - grey) * colourful
     if limited:
         np.clip(out, 0, 255, out=out)
-
-
-def add_taps(box: Any, at: NDArray, taps: NDArray, shape: tuple[int, int, int], out: Any) -> None:
-    """Write sums over the taps of a box."""
-    sums = np.zeros(shape, out.flat.dtype)
-    for offset, tap in zip(at, taps, strict=True):
-        sums += tap * _lines(box.flat[box.first + offset :], shape, box.steps)
-    _lines(out.flat[out.first :], shape, out.steps)[...] = sums
-
-
-def add_passes(
-    box: Any,
-    down: tuple[NDArray, NDArray],
-    along: tuple[NDArray, NDArray],
-    shape: tuple[int, int, int],
-    out: Any,
-) -> None:
-    """Write sums over the taps of a column, then over those of a row."""
-    longer = (*shape[:2], shape[2] + int(along[0][-1]))
-    between = np.empty(longer, out.flat.dtype)
-    steps = (longer[1] * longer[2], longer[2])
-    whole = box._replace(flat=between.reshape(-1), first=0, steps=steps)
-    add_taps(box, *down, longer, whole)
-    add_taps(whole, *along, shape, out)
-
-
-def _lines(x: NDArray, shape: tuple[int, int, int], steps: Pair) -> NDArray:
-    """Return a view of a flat array as images of rows, which lie so many elements apart."""
-    strides = (*(step * x.itemsize for step in steps), x.itemsize)
-    return as_strided(x, shape, strides)

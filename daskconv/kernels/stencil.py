@@ -8,15 +8,15 @@ A box is what some outputs read: (images, rows + taps - 1, columns + taps - 1, c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike, NDArray
 
-from daskconv.kernels import plain
-from daskconv.kernels.jit import njit
+from daskconv.kernels.jit import enabled, importable, njit
 
 # scipy.ndimage leaves such taps out.
 _NOTHING = np.finfo(np.float64).eps
@@ -28,6 +28,14 @@ _LENGTH, _KERNELS = 256, 4
 _FFT_TAPS = 400
 # To pass twice costs as much as so many taps.
 _PASS_TAPS = 8
+
+# Rows of a kernel's height, copied next to each other.
+_RING_BYTES = 192 << 10
+
+if importable():
+    from numba import carray
+
+    from daskconv.kernels.native import pointer
 
 _options: Any = {"nogil": True, "cache": True}
 
@@ -99,56 +107,59 @@ def _factors(taps: NDArray, tolerance: float) -> tuple[NDArray, NDArray] | None:
     return (down, along) if apart <= 2 * tolerance * abs(top) else None
 
 
-class Lines(NamedTuple):
-    """Lines of elements in a flat array: where the first begins, and how far images and rows lie apart."""
+class Part(NamedTuple):
+    """Pixels (rows, columns, channels), a view of any array, and where in a box they lie."""
 
-    flat: NDArray
-    first: int
-    steps: tuple[int, int]
-
-    @classmethod
-    def of(cls, array: NDArray) -> Lines:
-        """Return the lines of a contiguous array (images, rows, columns, channels)."""
-        _, rows, cols, channels = array.shape
-        return cls(array.reshape(-1), 0, (rows * cols * channels, cols * channels))
-
-    @classmethod
-    def in_place(cls, array: NDArray) -> Lines | None:
-        """Return the lines of an array (images, rows, elements) where it lies, None where its elements lie apart."""
-        if min(array.strides) < 0 or any(stride % array.itemsize for stride in array.strides):
-            return None
-        images, rows, elements = (stride // array.itemsize for stride in array.strides)
-        if elements != 1 and array.shape[2] > 1:
-            return None
-        reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
-        flat = as_strided(array, (reach // array.itemsize + 1,), (array.itemsize,))
-        return cls(flat, 0, (images, rows))
-
-    def at(self, row: int, element: int) -> Lines:
-        """Return the lines from a row and an element of each on."""
-        return self._replace(first=self.first + row * self.steps[1] + element)
+    pixels: NDArray
+    row: int
+    column: int
 
 
-def correlate(box: Lines, trail: int, stencil: Stencil, shape: tuple[int, int, int], out: Lines) -> None:
-    """Write sums of products, by taps or in two passes.
+def correlate(
+    parts: Sequence[Part], stencil: Stencil, fill: float, rows: tuple[int, int], out: NDArray
+) -> None:
+    """Write a range of rows of ``out`` (rows, columns * channels), by taps or in two passes.
 
     Parameters
     ----------
-    box : Lines
-        Of the dtype of ``out``; its columns are ``trail`` elements apart.
+    parts : sequence of Part
+        What the box consists of; they do not overlap, and have the same dtype.
     stencil : Stencil
-    shape : (int, int, int)
-        Images, rows and elements of a row that are written.
-    out : Lines
+    fill : float
+        The value of pixels that no part brings.
+    rows : (int, int)
+        Those that are written; row i of the result is that of rows i to i + r - 1 of the box.
+    out : array
+        Contiguous, float32 or float64. Sums are of its dtype.
     """
-    across = box.steps[1]
+    trail = parts[0].pixels.shape[2] if parts else 1
+    box = len(out) + stencil.taps.shape[0] - 1, out.shape[1] // trail + stencil.taps.shape[1] - 1
+    if not enabled():
+        _correlate_plainly(parts, stencil, fill, rows, (*box, trail), out)
+        return
+    table = np.array(
+        [
+            (
+                part.pixels.__array_interface__["data"][0],
+                *part.pixels.strides,
+                part.row,
+                part.column,
+                *part.pixels.shape[:2],
+            )
+            for part in parts
+        ],
+        np.int64,
+    ).reshape(-1, 8)
+    whole = sum(part.pixels.size for part in parts) == box[0] * box[1] * trail
+    kind = np.empty(0, parts[0].pixels.dtype if parts else out.dtype)
+    source = (table, kind, trail, whole, float(fill))
     if stencil.down is None or stencil.along is None:
-        rows, cols = np.nonzero(stencil.taps)
-        _add_taps(box, rows * across + cols * trail, stencil.taps[rows, cols], shape, out)
+        places = np.argwhere(stencil.taps)
+        _add_taps(source, places, stencil.taps[tuple(places.T)], stencil.taps.shape, rows, out)
         return
     down, along = np.flatnonzero(stencil.down), np.flatnonzero(stencil.along)
-    columns = (down * across, stencil.down[down])
-    _add_passes(box, columns, (along * trail, stencil.along[along]), shape, out)
+    columns = (np.stack((down, 0 * down), 1), stencil.down[down])
+    _add_passes(source, columns, (along * trail, stencil.along[along]), stencil.taps.shape, rows, out)
 
 
 def correlate_frequencies(box: NDArray, stencil: Stencil, out: NDArray) -> None:
@@ -171,35 +182,118 @@ def correlate_frequencies(box: NDArray, stencil: Stencil, out: NDArray) -> None:
             found = np.fft.irfft2(np.fft.rfft2(tile, stencil.tile) * stencil.spectrum, stencil.tile)
             to[...] = found[: len(to), : to.shape[1]]
         else:
-            summed = np.empty((1, *to.shape, 1), out.dtype)
-            lines = Lines.of(np.ascontiguousarray(tile)[None, ..., None])
-            correlate(lines, 1, by_taps, summed.shape[:3], Lines.of(summed))
-            to[...] = summed[0, ..., 0]
+            summed = np.empty(to.shape, out.dtype)
+            correlate([Part(tile[..., None], 0, 0)], by_taps, 0, (0, len(to)), summed)
+            to[...] = summed
 
 
-@njit(otherwise=plain.add_taps, **_options)
-def _add_taps(box, at, taps, shape, out):  # type: ignore[no-untyped-def]
-    for n in range(shape[0]):
-        for i in range(shape[1]):
-            start = box.first + n * box.steps[0] + i * box.steps[1]
-            to = out.first + n * out.steps[0] + i * out.steps[1]
-            for low in range(0, shape[2], _BLOCK):
-                length = min(_BLOCK, shape[2] - low)
-                _sum_taps(box.flat, start + low, at, taps, out.flat, to + low, length)
+@njit(**_options)
+def _strip(size, trail, itemsize):  # type: ignore[no-untyped-def]
+    """Return how many elements of a row are taken at once: rows of a kernel's height stay in the second cache."""
+    return max(_RING_BYTES // (size[0] * itemsize), 4 * (size[1] - 1) * trail, _BLOCK)
 
 
-@njit(otherwise=plain.add_passes, **_options)
-def _add_passes(box, down, along, shape, out):  # type: ignore[no-untyped-def]
-    reach = along[0][-1]
-    between = np.empty(_BLOCK + reach, out.flat.dtype)
-    for n in range(shape[0]):
-        for i in range(shape[1]):
-            start = box.first + n * box.steps[0] + i * box.steps[1]
-            to = out.first + n * out.steps[0] + i * out.steps[1]
-            for low in range(0, shape[2], _BLOCK):
-                length = min(_BLOCK, shape[2] - low)
-                _sum_taps(box.flat, start + low, down[0], down[1], between, 0, length + reach)
-                _sum_taps(between, 0, along[0], along[1], out.flat, to + low, length)
+@njit(**_options)
+def _add_taps(source, places, taps, size, rows, out):  # type: ignore[no-untyped-def]
+    trail, length = source[2], out.shape[1]
+    reach = (size[1] - 1) * trail
+    strip = min(_strip(size, trail, out.itemsize), length)
+    ring, at = np.empty((size[0], strip + reach), out.dtype), np.empty(len(taps), np.int64)
+    flat, to = ring.reshape(-1), out.reshape(-1)
+    for low in range(0, length, strip):
+        some = min(strip, length - low)
+        for i in range(rows[0], rows[1] + size[0] - 1):
+            _copy_row(source, i, low, some + reach, ring[i % size[0]])
+            row = i - size[0] + 1
+            if row >= rows[0]:
+                _find_taps(places, row, ring.shape, trail, at)
+                for first in range(0, some, _BLOCK):
+                    _sum_taps(
+                        flat, first, at, taps, to, row * length + low + first, min(_BLOCK, some - first)
+                    )
+
+
+@njit(**_options)
+def _add_passes(source, down, along, size, rows, out):  # type: ignore[no-untyped-def]
+    trail, length, back = source[2], out.shape[1], along[0][-1]
+    reach = (size[1] - 1) * trail
+    strip = min(_strip(size, trail, out.itemsize), length)
+    ring, at = np.empty((size[0], strip + reach), out.dtype), np.empty(len(down[1]), np.int64)
+    flat, to, between = ring.reshape(-1), out.reshape(-1), np.empty(_BLOCK + back, out.dtype)
+    for low in range(0, length, strip):
+        some = min(strip, length - low)
+        for i in range(rows[0], rows[1] + size[0] - 1):
+            _copy_row(source, i, low, some + reach, ring[i % size[0]])
+            row = i - size[0] + 1
+            if row >= rows[0]:
+                _find_taps(down[0], row, ring.shape, trail, at)
+                for first in range(0, some, _BLOCK):
+                    more = min(_BLOCK, some - first)
+                    _sum_taps(flat, first, at, down[1], between, 0, more + back)
+                    _sum_taps(between, 0, along[0], along[1], to, row * length + low + first, more)
+
+
+@njit(**_options)
+def _find_taps(places, row, ring, trail, at):  # type: ignore[no-untyped-def]
+    """Write where in the ring of rows each tap of an output row reads."""
+    for t in range(len(at)):
+        at[t] = (row + places[t, 0]) % ring[0] * ring[1] + places[t, 1] * trail
+
+
+@njit(**_options)
+def _copy_row(source, row, low, length, to):  # type: ignore[no-untyped-def]
+    """Copy a range of a box's row from the parts that have it."""
+    table, kind, trail, whole, fill = source
+    if not whole:
+        to[:length] = fill
+    for part in table:
+        address, down, along, inner = part[0], part[1], part[2], part[3]
+        top, left, height, width = part[4], part[5], part[6], part[7]
+        first, last = max(left * trail, low), min((left + width) * trail, low + length)
+        if row < top or row >= top + height or first >= last:
+            continue
+        start = address + (row - top) * down
+        if along == trail * kind.itemsize and (inner == kind.itemsize or trail == 1):
+            pixels = carray(
+                pointer(start + (first - left * trail) * kind.itemsize), (last - first,), kind.dtype
+            )
+            _copy(pixels, to, first - low, last - first)
+        else:
+            for j in range(first, last):
+                column, channel = divmod(j - left * trail, trail)
+                to[j - low] = carray(pointer(start + column * along + channel * inner), (1,), kind.dtype)[0]
+
+
+@njit(**_options)
+def _copy(pixels, to, at, length):  # type: ignore[no-untyped-def]
+    first = np.uint64(at)
+    for j in range(np.uint64(length)):
+        to[first + j] = pixels[j]
+
+
+def _correlate_plainly(
+    parts: Sequence[Part],
+    stencil: Stencil,
+    fill: float,
+    rows: tuple[int, int],
+    shape: tuple[int, int, int],
+    out: NDArray,
+) -> None:
+    """Do the same without a compiled kernel: put the box together, and add views of it."""
+    box = np.full(shape, fill, out.dtype)
+    for pixels, row, column in parts:
+        box[row : row + len(pixels), column : column + pixels.shape[1]] = pixels
+    box = box[rows[0] : rows[1] + stencil.taps.shape[0] - 1]
+    steps = [stencil.taps]
+    if stencil.down is not None and stencil.along is not None:
+        steps = [stencil.down[:, None], stencil.along[None]]
+    for matrix in steps:
+        windows = sliding_window_view(box, matrix.shape, (0, 1))
+        sums = np.zeros(windows.shape[:3], out.dtype)
+        for i, j in np.argwhere(matrix):
+            sums += matrix[i, j] * windows[..., i, j]
+        box = sums
+    out[slice(*rows)] = box.reshape(rows[1] - rows[0], -1)
 
 
 @njit(**_options)

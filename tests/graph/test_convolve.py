@@ -236,25 +236,6 @@ def test_the_graph_has_two_tasks_a_chunk():
     assert len(optimized(result)) == 36 * 3 + 1
 
 
-def test_what_lies_inside_a_chunk_is_read_where_it_lies(monkeypatch):
-    """Only rims are put together: less than a tenth of the pixels."""
-    copied = []
-    original = blocks.gathered
-
-    def note(*args):
-        found = original(*args)
-        copied.append(found.size)
-        return found
-
-    monkeypatch.setattr(blocks, "gathered", note)
-    image = numbers((1000, 1000), "float32")
-    daskconv.convolve(image, numbers((5, 5)))
-    assert 0 < sum(copied) < 1000 * 1000 / 10
-    copied.clear()
-    daskconv.convolve(da.from_array(image, 500), numbers((5, 5))).compute()
-    assert 0 < sum(copied) < 1000 * 1000 / 10
-
-
 def test_images_without_pixels():
     assert daskconv.convolve(np.zeros((0, 5)), np.ones((3, 3))).shape == (0, 5)
     assert daskconv.convolve(da.zeros((5, 0), chunks=2), np.ones((3, 3))).compute().shape == (5, 0)
