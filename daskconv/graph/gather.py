@@ -146,8 +146,8 @@ def gathered(
 def views(gather: Gather, blocks: Sequence[Any]) -> Iterator[tuple[NDArray, list[int]]]:
     """Yield views of all that is read, with the place of each along every axis."""
     for block, runs in gather.moves(blocks):
-        lengths = [run.length for run in runs]
-        yield np.broadcast_to(block[_reading(runs)], lengths), [run.to for run in runs]
+        lengths, part = tuple(run.length for run in runs), block[_reading(runs)]
+        yield part if part.shape == lengths else np.broadcast_to(part, lengths), [run.to for run in runs]
 
 
 def added(gather: Gather, dtype: DTypeLike, *blocks: Any) -> NDArray:

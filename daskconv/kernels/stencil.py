@@ -21,7 +21,7 @@ from daskconv.kernels.jit import enabled, importable, njit
 # scipy.ndimage leaves such taps out.
 _NOTHING = np.finfo(np.float64).eps
 # Sums of so many elements stay in the first cache while taps are added to them.
-_BLOCK = 2048
+_BLOCK = 4096
 # A tile of a transform fits the second cache; it is this long, or four times as long as the kernel.
 _LENGTH, _KERNELS = 256, 4
 # A pixel costs as much by frequencies as by so many taps.
@@ -246,13 +246,15 @@ def _copy_row(source, row, low, length, to):  # type: ignore[no-untyped-def]
     table, kind, trail, whole, fill = source
     if not whole:
         to[:length] = fill
-    for part in table:
-        address, down, along, inner = part[0], part[1], part[2], part[3]
-        top, left, height, width = part[4], part[5], part[6], part[7]
-        first, last = max(left * trail, low), min((left + width) * trail, low + length)
-        if row < top or row >= top + height or first >= last:
+    for part in range(len(table)):
+        top, left = table[part, 4], table[part, 5]
+        if row < top or row >= top + table[part, 6]:
             continue
-        start = address + (row - top) * down
+        first, last = max(left * trail, low), min((left + table[part, 7]) * trail, low + length)
+        if first >= last:
+            continue
+        along, inner = table[part, 2], table[part, 3]
+        start = table[part, 0] + (row - top) * table[part, 1]
         if along == trail * kind.itemsize and (inner == kind.itemsize or trail == 1):
             pixels = carray(
                 pointer(start + (first - left * trail) * kind.itemsize), (last - first,), kind.dtype
@@ -303,43 +305,44 @@ def _sum_taps(x, start, at, taps, sums, to, length):  # type: ignore[no-untyped-
     if count == 0:
         sums[to : to + length] = 0
     while t < count:
-        some = 8 if count - t >= 8 else 4 if count - t >= 4 else 1
-        a, w = at[t : t + some] + start, taps[t : t + some]
-        if some == 8:
-            _add_eight(x, a, w, sums, to, length, t > 0)
-        elif some == 4:
-            _add_four(x, a, w, sums, to, length, t > 0)
+        if count - t >= 8:
+            _add_eight(x, start, at, taps, t, sums, to, length)
+            t += 8
+        elif count - t >= 4:
+            _add_four(x, start, at, taps, t, sums, to, length)
+            t += 4
         else:
-            _add_one(x, a, w, sums, to, length, t > 0)
-        t += some
+            _add_one(x, start, at, taps, t, sums, to, length)
+            t += 1
 
 
 # Unsigned indices: signed ones may be negative, which costs a check an element and the vectors.
 @njit(**_options)
-def _add_eight(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
-    a, b, c, d = np.uint64(at[0]), np.uint64(at[1]), np.uint64(at[2]), np.uint64(at[3])
-    e, f, g, h = np.uint64(at[4]), np.uint64(at[5]), np.uint64(at[6]), np.uint64(at[7])
-    p, q, r, s, t, u, v, w = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
-    o = np.uint64(to)
+def _add_eight(x, start, at, taps, n, sums, to, length):  # type: ignore[no-untyped-def]
+    a, b, c = np.uint64(start + at[n]), np.uint64(start + at[n + 1]), np.uint64(start + at[n + 2])
+    d, e, f = np.uint64(start + at[n + 3]), np.uint64(start + at[n + 4]), np.uint64(start + at[n + 5])
+    g, h, o = np.uint64(start + at[n + 6]), np.uint64(start + at[n + 7]), np.uint64(to)
+    p, q, r, s = taps[n], taps[n + 1], taps[n + 2], taps[n + 3]
+    t, u, v, w = taps[n + 4], taps[n + 5], taps[n + 6], taps[n + 7]
     for j in range(np.uint64(length)):
-        total = sums[o + j] if onto else taps.dtype.type(0)
+        total = sums[o + j] if n > 0 else taps.dtype.type(0)
         total = total + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
         sums[o + j] = total + t * x[e + j] + u * x[f + j] + v * x[g + j] + w * x[h + j]
 
 
 @njit(**_options)
-def _add_four(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
-    a, b, c, d = np.uint64(at[0]), np.uint64(at[1]), np.uint64(at[2]), np.uint64(at[3])
-    p, q, r, s = taps[0], taps[1], taps[2], taps[3]
-    o = np.uint64(to)
+def _add_four(x, start, at, taps, n, sums, to, length):  # type: ignore[no-untyped-def]
+    a, b, o = np.uint64(start + at[n]), np.uint64(start + at[n + 1]), np.uint64(to)
+    c, d = np.uint64(start + at[n + 2]), np.uint64(start + at[n + 3])
+    p, q, r, s = taps[n], taps[n + 1], taps[n + 2], taps[n + 3]
     for j in range(np.uint64(length)):
-        total = sums[o + j] if onto else taps.dtype.type(0)
+        total = sums[o + j] if n > 0 else taps.dtype.type(0)
         sums[o + j] = total + p * x[a + j] + q * x[b + j] + r * x[c + j] + s * x[d + j]
 
 
 @njit(**_options)
-def _add_one(x, at, taps, sums, to, length, onto):  # type: ignore[no-untyped-def]
-    a, p, o = np.uint64(at[0]), taps[0], np.uint64(to)
+def _add_one(x, start, at, taps, n, sums, to, length):  # type: ignore[no-untyped-def]
+    a, p, o = np.uint64(start + at[n]), taps[n], np.uint64(to)
     for j in range(np.uint64(length)):
-        total = sums[o + j] if onto else taps.dtype.type(0)
+        total = sums[o + j] if n > 0 else taps.dtype.type(0)
         sums[o + j] = total + p * x[a + j]
