@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _LINE = 64  # bytes
-# Linux gives memory in pages of so many bytes, which cost a tenth of as many small ones, where they lie whole in an array.
+# Linux gives memory in pages of so many bytes, cheaper than as many small ones, where they lie whole in an array.
 _PAGE = 2 << 20
 
 _buffers = threading.local()
