@@ -292,8 +292,9 @@ def _correlate_plainly(
     for matrix in steps:
         windows = sliding_window_view(box, matrix.shape, (0, 1))
         sums = np.zeros(windows.shape[:3], out.dtype)
-        for i, j in np.argwhere(matrix):
-            sums += matrix[i, j] * windows[..., i, j]
+        with np.errstate(invalid="ignore"):  # compiled kernels do not warn of infinities either
+            for i, j in np.argwhere(matrix):
+                sums += matrix[i, j] * windows[..., i, j]
         box = sums
     out[slice(*rows)] = box.reshape(rows[1] - rows[0], -1)
 
