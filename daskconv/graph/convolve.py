@@ -133,7 +133,7 @@ def _filtered(
     precision: str | None,
 ) -> Array:
     """Return sums over windows in which tap ``centres`` lies on the pixel that is written."""
-    image = image if hasattr(image, "ndim") else np.asarray(image)
+    image = image if hasattr(image, "dask") else np.asarray(image)
     rows, cols = _check_image(image, axes)
     mode, fill = _check_beyond(*beyond)
     mixing = check_precision(precision) == "fast" and image.dtype.kind == "f"

@@ -216,6 +216,14 @@ def test_images_may_lie_in_memory_in_any_way(layout):
         assert_like_scipy(image, numbers((5, 3)), given=given_, relative=0, precision="exact")
 
 
+def test_lists_and_files_are_images_too(tmp_path):
+    assert daskconv.convolve([[1, 2], [3, 4]], [[2]]).tolist() == [[2, 4], [6, 8]]
+    image = np.memmap(tmp_path / "image", np.float32, "w+", shape=(30, 40))
+    image[:] = numbers((30, 40))
+    image.flags.writeable = False
+    assert_like_scipy(image, numbers((3, 3)))
+
+
 def test_the_precision_of_the_configuration_counts():
     image, kernel = numbers((60, 60)), gaussian(9)
     with dask.config.set({"daskconv.precision": "exact"}):
