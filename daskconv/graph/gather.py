@@ -113,33 +113,16 @@ def copy_rims(spans: Sequence[tuple[Range, ...]], block: NDArray) -> tuple[NDArr
     return tuple(block[tuple(slice(*span) for span in part)].copy() for part in spans)
 
 
-def gathered(
-    gather: Gather,
-    blocks: Sequence[Any],
-    dtype: DTypeLike,
-    fill: float = 0,
-    box: Sequence[Range] | None = None,
-) -> NDArray:
-    """Return the array; ``fill`` is what no run brings, ``box`` a range of each axis when not all of it is wanted.
-
-    It is a view of a block where that is all that is read.
-    """
-    box = box or [(0, size) for size in gather.shape]
-    shape = tuple(stop - start for start, stop in box)
-    moves = []
-    for block, runs in gather.moves(blocks):
-        clipped = [run.clipped(*span) for run, span in zip(runs, box, strict=True)]
-        if all(clipped):
-            moves.append((block, [run for run in clipped if run]))
-    if len(moves) == 1:
-        part = moves[0][0][_reading(moves[0][1])]
-        if part.shape == shape and part.dtype == dtype:
-            return part
-    out = empty(shape, dtype)
-    if sum(prod(run.length for run in runs) for _, runs in moves) < out.size:
-        out[...] = fill
-    for block, runs in moves:
-        out[_writing(runs)] = block[_reading(runs)]
+def gathered(gather: Gather, blocks: Sequence[Any], dtype: DTypeLike) -> NDArray:
+    """Return the array, zeros where no run brings anything; a view of a block where that is all that is read."""
+    found = list(views(gather, blocks))
+    if len(found) == 1 and found[0][0].shape == gather.shape:
+        return found[0][0]
+    out = empty(gather.shape, dtype)
+    if sum(part.size for part, _ in found) < out.size:
+        out[...] = 0
+    for part, places in found:
+        out[tuple(slice(at, at + size) for at, size in zip(places, part.shape, strict=True))] = part
     return out
 
 
@@ -154,12 +137,8 @@ def added(gather: Gather, dtype: DTypeLike, *blocks: Any) -> NDArray:
     """Return the sum of what runs bring to each place, in their order."""
     out = np.zeros(gather.shape, dtype)
     for block, runs in gather.moves(blocks):
-        out[_writing(runs)] += block[_reading(runs)]
+        out[tuple(slice(run.to, run.to + run.length) for run in runs)] += block[_reading(runs)]
     return out
-
-
-def _writing(runs: Sequence[Run]) -> tuple[slice, ...]:
-    return tuple(slice(run.to, run.to + run.length) for run in runs)
 
 
 def _reading(runs: Sequence[Run]) -> tuple[slice, ...]:

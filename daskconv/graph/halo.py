@@ -42,13 +42,6 @@ class Run(NamedTuple):
         last = self.at + (self.length - 1) * self.step
         return min(self.at, last), max(self.at, last) + 1
 
-    def clipped(self, low: int, high: int) -> Run | None:
-        """Return what of the run goes to ``low`` .. ``high``, counted from ``low``; None where nothing does."""
-        first, stop = max(self.to, low), min(self.to + self.length, high)
-        if first >= stop:
-            return None
-        return Run(self.chunk, first - low, stop - first, self.at + (first - self.to) * self.step, self.step)
-
 
 class Read(NamedTuple):
     """What one part of a result reads of an axis: an axis of ``length`` with ``pads`` of zeros that nobody stores."""

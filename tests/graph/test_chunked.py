@@ -281,12 +281,12 @@ def test_only_halos_travel(monkeypatch):
     sizes = []
     original = chunked.gathered
 
-    def note(gather, blocks, dtype, *rest):
+    def note(gather, blocks, dtype):
         if len(gather.reads) == 4 and len(gather.picks) > 1:
             sizes.append(
                 sum(a.size for b in {id(b): b for b in blocks}.values() if isinstance(b, tuple) for a in b)
             )
-        return original(gather, blocks, dtype, *rest)
+        return original(gather, blocks, dtype)
 
     monkeypatch.setattr(chunked, "gathered", note)
     y.compute(scheduler="sync")
