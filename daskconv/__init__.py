@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from daskconv import datasets, errors, onnx_backend
     from daskconv.geometry import Window
     from daskconv.graph.arrays import conv2d, conv2d_input_grad, conv2d_weight_grad
+    from daskconv.graph.convolve import convolve, correlate
     from daskconv.launch.start import start
     from daskconv.layout import Layout
     from daskconv.nn import losses, zoo
@@ -90,6 +91,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "geometry": ["Window"],
     "graph.arrays": ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"],
+    "graph.convolve": ["convolve", "correlate"],
     "launch.start": ["start"],
     "layout": ["Layout"],
     "nn.gradcheck": ["check_gradient"],
@@ -261,6 +263,8 @@ __all__ = [
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "convolve",
+    "correlate",
     "datasets",
     "errors",
     "load",

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,23 @@ def cases(draw, most_images=3, dtypes=("float32", "float64")) -> Case:
         dtype=draw(st.sampled_from(dtypes)),
         seed=draw(st.integers(0, 9)),
     )
+
+
+@st.composite
+def chunks(draw, shape):
+    """Ragged chunks of each axis."""
+
+    def axis(size):
+        cuts = sorted(draw(st.sets(st.integers(1, max(size - 1, 1)), max_size=3)) - {size})
+        edges = [0, *cuts, size]
+        return tuple(stop - start for start, stop in pairwise(edges))
+
+    return tuple(map(axis, shape))
+
+
+def optimized(result):
+    """The graph of a Dask array, as it is run."""
+    return dict(result.__dask_optimize__(result.dask, result.__dask_keys__()))
 
 
 def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:

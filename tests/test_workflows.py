@@ -14,6 +14,7 @@ import pytest
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 OPTIONS = {
+    "bench_arrays.py": ["--threads", "2", "--kernels", "3", "17"],
     "bench_inference.py": ["--threads", "2", "--batch", "1"],
     "bench_layers.py": ["--threads", "2", "--unfold"],
     "bench_train.py": [
@@ -35,7 +36,7 @@ OPTIONS = {
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
     "layer_share.py": [],
 }
-PICTURES = set(OPTIONS) - {"bench_inference.py", "bench_train.py"}
+PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_train.py"}
 NEED_DATA = ("cifar10_quick.py", "image_nets.py")
 
 
@@ -63,8 +64,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("script", OPTIONS)
 def test_quick_run(script: str, tiny: Path, tmp_path: Path) -> None:
-    if script.startswith("bench_") and not (find_spec("torch") and find_spec("onnxruntime")):
-        pytest.skip(f"{script} compares with PyTorch, which is missing: pip install 'daskconv[bench]'")
+    peers = ["dask_image"] if script == "bench_arrays.py" else ["torch", "onnxruntime"]
+    if script.startswith("bench_") and not all(map(find_spec, peers)):
+        pytest.skip(f"{script} compares with {' and '.join(peers)}: pip install 'daskconv[bench]'")
     command = [sys.executable, str(WORKFLOWS / script), "--quick", "--json", "out.json", *OPTIONS[script]]
     command += ["--png", "out.png"] if script in PICTURES else []
     command += ["--data", str(tiny)] if script in NEED_DATA else []

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("daskconv", "numpy", "numba", "numexpr", "dask", "distributed", "torch")
+PACKAGES = ("daskconv", "numpy", "scipy", "numba", "numexpr", "dask", "distributed", "torch")
 # OpenMP's threads keep cores busy for so long after a call, which would slow down another library's.
 _SETTLE = 0.01
 SIMD = ("avx512f", "avx2", "sse4_2")

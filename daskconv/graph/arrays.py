@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 
 from daskconv.errors import InputError
 from daskconv.geometry import Padding, Window
-from daskconv.graph import conv
+from daskconv.graph import chunked, conv
 from daskconv.graph.choose import ConvShape, choose
+from daskconv.graph.gather import Gather, added, lazy
+from daskconv.graph.halo import folded_parts, places, whole
 from daskconv.graph.threads import available_threads
 from daskconv.graph.tuning_file import load_table
 
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any] | da.Array
 
 Shape = tuple[int, ...]
+
+BOUNDARIES = ("zeros", "reflect", "edge", "wrap")
+_BY_IMAGES = ("auto", -1, -1, -1)
 
 
 def conv2d(
@@ -32,6 +39,7 @@ def conv2d(
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    boundary: str = "zeros",
     method: str = "auto",
     precision: str | None = None,
     data_format: str = "NHWC",
@@ -42,9 +50,11 @@ def conv2d(
     ----------
     x : array (n, h, w, c), or (n, c, h, w) with ``data_format="NCHW"``
         float32 or float64. NumPy is computed now on this process's threads; a Dask array, chunked
-        along n in any way (other axes are merged), gives a lazy Dask array.
+        in any way along any axis, gives a lazy Dask array. Its chunks follow those of ``x``, along k those of
+        ``w``: with stride 1 and padding "same" they are the same. They are at most of Dask's ``array.chunk-size``.
+        Chunks may be smaller than the kernel; only halos travel; chunks of c are summed in a fixed tree.
     w : array (r, s, c / groups, k)
-        Filters, of the dtype of ``x``. Weights travel in a Dask graph as one task.
+        Filters, of the dtype of ``x``; a NumPy array is one task of a Dask graph, a Dask array may be chunked.
     bias : array (k,), optional
         Added to each output channel.
     stride, dilation : int or (int, int)
@@ -54,6 +64,8 @@ def conv2d(
         TensorFlow's and ONNX's SAME_UPPER.
     groups : int
         Channel groups; c and k are multiples of it.
+    boundary : {"zeros", "reflect", "edge", "wrap"}
+        What the padding shows: zeros, or the image's pixels as :func:`numpy.pad` repeats them.
     method : {"auto", "direct", "lowering", "pipelined", "implicit", "winograd", "fft"}
         ``direct`` loops over the output; ``lowering`` is im2col of a thread's whole block and one product
         (Chellapilla et al. 2006); ``pipelined`` cuts both into tasks of one Dask graph so that one thread
@@ -88,17 +100,19 @@ def conv2d(
     18.0
     """
     x = _channels_last(x, data_format, "x")
+    _check_sizes(w=w, bias=bias)
     window = _window(x.shape, w.shape, stride, padding, dilation, groups)
     _check_dtypes(x=x, w=w, bias=bias)
     if bias is not None and bias.shape != (w.shape[3],):
         raise InputError(f"bias has shape {bias.shape}: give one value for each of the {w.shape[3]} filters.")
-    method = _choose(method, window, x.shape, w.shape, precision, "forward", x)
+    mode = _mode(boundary, window)
+    method = _choose(method, window, x.shape, w.shape, precision, "forward", x, w)
     if not _any_dask(x, w, bias):
-        now = conv.forward(_now(x), _now(w), _now(bias), window, method, available_threads())
+        images, inner = _padded(_now(x), window, mode)
+        now = conv.forward(images, _now(w), _now(bias), inner, method, available_threads())
         return _restore(now, data_format)
-    p, q = window.output_size(*x.shape[1:3])
-    operands = [_by_images(x, "nhwc"), _whole(w, "rsdk")] + ([] if bias is None else [_whole(bias, "k")])
-    y = _blockwise(_forward_chunk, "npqk", operands, {"p": p, "q": q}, x.dtype, window=window, method=method)
+    bias = None if bias is None else lazy(bias, -1)
+    y = chunked.forward(lazy(x, _BY_IMAGES), lazy(w, -1), bias, window, mode, method)
     return _restore(y, data_format)
 
 
@@ -111,6 +125,7 @@ def conv2d_input_grad(
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    boundary: str = "zeros",
     method: str = "auto",
     precision: str | None = None,
     data_format: str = "NHWC",
@@ -125,7 +140,7 @@ def conv2d_input_grad(
         The filters.
     x_shape : tuple of int
         The shape of the input, in ``data_format``.
-    stride, padding, dilation, groups, method, precision, data_format
+    stride, padding, dilation, groups, boundary, method, precision, data_format
         As in :func:`conv2d`.
 
     Returns
@@ -146,18 +161,16 @@ def conv2d_input_grad(
     """
     dy = _channels_last(dy, data_format, "dy")
     x_shape = _shape_last(x_shape, data_format)
+    _check_sizes(w=w)
     window = _window(x_shape, w.shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x_shape, w.shape, window)
     _check_dtypes(dy=dy, w=w)
-    method = _choose(method, window, x_shape, w.shape, precision, "input_grad", dy)
+    mode = _mode(boundary, window)
+    method = _choose(method, window, x_shape, w.shape, precision, "input_grad", dy, w)
     if not _any_dask(dy, w):
-        now = conv.input_grad(_now(dy), _now(w), x_shape, window, method, available_threads())
+        now = _input_grad_now(_now(dy), _now(w), x_shape, window, mode, method)
         return _restore(now, data_format)
-    axes = dict(zip("hwc", x_shape[1:], strict=True))
-    operands = [_by_images(dy, "npqk"), _whole(w, "rsdk")]
-    dx = _blockwise(
-        _input_grad_chunk, "nhwc", operands, axes, dy.dtype, image=x_shape[1:], window=window, method=method
-    )
+    dx = chunked.input_grad(lazy(dy, _BY_IMAGES), lazy(w, -1), x_shape[1:3], window, mode, method)
     return _restore(dx, data_format)
 
 
@@ -170,6 +183,7 @@ def conv2d_weight_grad(
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    boundary: str = "zeros",
     method: str = "auto",
     precision: str | None = None,
     data_format: str = "NHWC",
@@ -184,7 +198,7 @@ def conv2d_weight_grad(
         The gradient by the output.
     w_shape : tuple of int
         (r, s, c / groups, k).
-    stride, padding, dilation, groups, method, precision, data_format
+    stride, padding, dilation, groups, boundary, method, precision, data_format
         As in :func:`conv2d`.
 
     Returns
@@ -207,23 +221,12 @@ def conv2d_weight_grad(
     window = _window(x.shape, w_shape, stride, padding, dilation, groups)
     _check_dy(dy.shape, x.shape, w_shape, window)
     _check_dtypes(x=x, dy=dy)
-    method = _choose(method, window, x.shape, w_shape, precision, "weight_grad", x)
+    mode, w_shape = _mode(boundary, window), tuple(int(size) for size in w_shape)
+    method = _choose(method, window, x.shape, w_shape, precision, "weight_grad", x, dy)
     if not _any_dask(x, dy):
-        return conv.weight_grad(_now(x), _now(dy), tuple(w_shape), window, method, available_threads())
-    axes = dict(zip("rsdk", w_shape, strict=True))
-    operands = [_by_images(x, "nhwc"), _by_images(dy, "npqf")]
-    parts = _blockwise(
-        _weight_grad_chunk,
-        "nrsdk",
-        operands,
-        axes,
-        x.dtype,
-        adjust_chunks={"n": 1},
-        w_shape=tuple(w_shape),
-        window=window,
-        method=method,
-    )
-    return parts.sum(axis=0)
+        images, inner = _padded(_now(x), window, mode)
+        return conv.weight_grad(images, _now(dy), w_shape, inner, method, available_threads())
+    return chunked.weight_grad(lazy(x, _BY_IMAGES), lazy(dy, _BY_IMAGES), w_shape, window, mode, method)
 
 
 def _choose(
@@ -234,69 +237,54 @@ def _choose(
     precision: str | None,
     pass_: str,
     images: Any,
+    filters: Any,
 ) -> str:
-    """Return the method of a pass over ``images``, chosen here and now: workers get the choice."""
-    block = max(images.chunks[0]) if hasattr(images, "dask") else len(images)
-    tuned = load_table().at(str(images.dtype), block)
-    shape = ConvShape(window, (x_shape[1], x_shape[2]), x_shape[3], w_shape[3])
-    return choose(method, shape, precision, pass_, tuned)
+    """Return the method of a pass, chosen here and now for its largest block: workers get the choice."""
+    n, h, w, c, k = len(images), x_shape[1], x_shape[2], x_shape[3], w_shape[3]
+    if _any_dask(images):
+        n, h, w = (max(chunks) for chunks in images.chunks[:3])
+        h, w = (max(size, extent) for size, extent in zip((h, w), window.extent, strict=True))
+    if window.groups == 1:
+        c, k = (
+            max(array.chunks[3]) if _any_dask(array) and array.shape[3] == size else size
+            for array, size in ((images, c), (filters, k))
+        )
+    tuned = load_table().at(str(images.dtype), n)
+    return choose(method, ConvShape(window, (h, w), c, k), precision, pass_, tuned)
 
 
-def _forward_chunk(
-    x: NDArray, w: NDArray, bias: NDArray | None = None, *, window: Window, method: str
+def _mode(boundary: str, window: Window) -> str | None:
+    """Return numpy.pad's mode, None for zeros or where there is no padding."""
+    if boundary not in BOUNDARIES:
+        raise InputError(
+            f"boundary is {boundary!r}: choose {', '.join(BOUNDARIES[:-1])} or {BOUNDARIES[-1]}."
+        )
+    return None if boundary == "zeros" or not any(map(any, window.padding)) else boundary
+
+
+def _padded(x: NDArray, window: Window, mode: str | None) -> tuple[NDArray, Window]:
+    """Return images with their padding, and the window on these."""
+    if mode is None:
+        return x, window
+    pads: Any = ((0, 0), *window.padding, (0, 0))
+    return np.pad(x, pads, mode=mode), replace(window, padding=((0, 0), (0, 0)))  # type: ignore[call-overload]
+
+
+def _input_grad_now(
+    dy: NDArray, w: NDArray, x_shape: Shape, window: Window, mode: str | None, method: str
 ) -> NDArray:
-    return conv.forward(x, w, bias, window, method, _tile_threads(method))
-
-
-def _input_grad_chunk(dy: NDArray, w: NDArray, *, image: Shape, window: Window, method: str) -> NDArray:
-    return conv.input_grad(dy, w, (len(dy), *image), window, method, _tile_threads(method))
-
-
-def _weight_grad_chunk(x: NDArray, dy: NDArray, *, w_shape: Shape, window: Window, method: str) -> NDArray:
-    return conv.weight_grad(x, dy, w_shape, window, method, _tile_threads(method))[None]
-
-
-def _tile_threads(method: str) -> int | None:
-    """Chunks already run side by side, each on one thread; only the pipeline has threads of its own."""
-    return available_threads() if method == "pipelined" else None
-
-
-def _blockwise(
-    function: Any, out: str, operands: list, new_axes: dict[str, int], dtype: np.dtype, **options: Any
-) -> da.Array:
-    """``dask.array.blockwise`` of arrays whose axes other than n are one chunk."""
-    import dask.array as da
-
-    flat = [item for array, axes in operands for item in (array, axes)]
-    present = {axis for _, axes in operands for axis in axes}
-    return da.blockwise(
-        function,
-        out,
-        *flat,
-        new_axes={axis: size for axis, size in new_axes.items() if axis not in present},
-        concatenate=True,
-        dtype=dtype,
-        meta=np.empty((0,) * len(out), dtype),
-        **options,
-    )
-
-
-def _by_images(array: Any, axes: str) -> tuple[da.Array, str]:
-    """Return a Dask array whose only cut axis is n."""
-    import dask.array as da
-
-    if not isinstance(array, da.Array):
-        return da.from_array(array, chunks=("auto", -1, -1, -1)), axes
-    return array.rechunk({1: -1, 2: -1, 3: -1}), axes
-
-
-def _whole(array: Any, axes: str) -> tuple[da.Array, str]:
-    """Return a Dask array of one chunk: one task, however many tasks read it."""
-    import dask.array as da
-
-    if not isinstance(array, da.Array):
-        return da.from_array(np.ascontiguousarray(array), chunks=-1), axes
-    return array.rechunk(-1), axes
+    """Return the gradient by the input; pixels that the padding repeats get the gradients of all their places."""
+    if mode is None:
+        return conv.input_grad(dy, w, x_shape, window, method, available_threads())
+    inner = replace(window, padding=((0, 0), (0, 0)))
+    shape = (x_shape[0], *(size + sum(pads) for size, pads in zip(x_shape[1:3], window.padding, strict=True)))
+    padded = conv.input_grad(dy, w, (*shape, x_shape[3]), inner, method, available_threads())
+    reads = [whole((x_shape[0],))]
+    for size, pads in zip(x_shape[1:3], window.padding, strict=True):
+        reads += folded_parts(places(size, pads, mode), [0, size + sum(pads)], [0, size])
+    reads.append(whole((x_shape[3],)))
+    count = prod(len(read.runs) for read in reads)
+    return added(Gather(tuple(reads), (-1,) * count), padded.dtype, *(padded for _ in range(count)))
 
 
 def _any_dask(*arrays: Any) -> bool:
@@ -315,9 +303,14 @@ def _channels_last(array: Any, data_format: str, name: str) -> Any:
         raise InputError(f"data_format is {data_format!r}: choose NHWC or NCHW.")
     if array.ndim != 4:
         raise InputError(f"{name} has shape {array.shape}: give four axes, {data_format}.")
-    if any(np.isnan(size) for size in array.shape):
-        raise InputError(f"{name} has chunks of unknown size: call compute_chunk_sizes() first.")
+    _check_sizes(**{name: array})
     return array if data_format == "NHWC" else array.transpose(0, 2, 3, 1)
+
+
+def _check_sizes(**arrays: Any) -> None:
+    for name, array in arrays.items():
+        if array is not None and any(np.isnan(size) for size in array.shape):
+            raise InputError(f"{name} has chunks of unknown size: call compute_chunk_sizes() first.")
 
 
 def _shape_last(shape: Shape, data_format: str) -> Shape:

@@ -76,6 +76,18 @@ def _prefetch(typing, address):  # type: ignore[no-untyped-def]
 prefetch: Any = intrinsic(_prefetch)
 
 
+def _pointer(typing, address):  # type: ignore[no-untyped-def]
+    """Return an address as a pointer, for ``numba.carray``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+pointer: Any = intrinsic(_pointer)
+
+
 def write_prefetch(builder: ir.IRBuilder, address: Any, to_write: bool = False) -> None:
     """Write the instruction that has a line read into the caches."""
     i32 = ir.IntType(32)

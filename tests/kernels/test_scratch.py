@@ -1,11 +1,11 @@
-"""Scratch buffers: one of a name and thread, grown when it has to be."""
+"""Memory: where arrays begin, and scratch buffers, one of a name and thread, grown when it has to be."""
 
 import threading
 
 import numpy as np
 import pytest
 
-from daskconv.kernels.scratch import scratch
+from daskconv.kernels.scratch import empty, scratch
 
 
 def address(array):
@@ -32,6 +32,13 @@ def test_a_larger_one_replaces_it():
 def test_buffers_are_aligned(dtype):
     for size in (1, 3, 1001):
         assert scratch(f"test aligned {size}", (size,), dtype).flags.aligned
+
+
+def test_arrays_begin_at_a_cache_line_and_large_ones_at_a_large_page():
+    for size, apart in [(1, 64), (1000, 64), ((1 << 20) - 1, 64), (1 << 20, 2 << 20), (3 << 20, 2 << 20)]:
+        array = empty((size,), np.float32)
+        assert array.shape == (size,) and address(array) % apart == 0
+        array[:] = 1  # all of it is there
 
 
 def test_names_and_threads_have_buffers_of_their_own():
