@@ -157,8 +157,11 @@ def _progressions(first: int, step: int, count: int, size: int) -> tuple[slice, 
 
 
 def sum_rows(rows: NDArray, out: NDArray) -> None:
-    """Write the sum of a matrix's rows."""
-    np.add.reduce(rows, axis=0, out=out)
+    """Write the sum of a matrix's rows, first to last."""
+    if len(rows) and rows.shape[1] == 1:
+        out[:] = np.add.accumulate(rows, axis=0)[-1]  # a reduction would add one column in pairs
+    else:
+        np.add.reduce(rows, axis=0, out=out)
 
 
 def momentum_step(
