@@ -31,6 +31,7 @@ from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
+from daskconv.train.slots import first_slots
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
 
@@ -355,9 +356,7 @@ class Trainer:
             params, statistics = start.params, start.statistics
         trained = {name: params[name] for name in program.trainable}
         self._model = Model(self.network, params, statistics, fitted, self.class_names, program.input_shape)
-        slots = self.optimizer.init(trained)
-        if self.average is not None:
-            slots |= {f"{AVERAGE}{name}": array.copy() for name, array in trained.items()}
+        slots = first_slots(self.optimizer, self.average, trained)
         self._state = TrainState(params, slots, statistics=statistics)
 
     def _data(
