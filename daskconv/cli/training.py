@@ -5,33 +5,20 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from daskconv.cli.parts import network, optimizer
+from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
 from daskconv.errors import InputError, Interrupted
 
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
-_FIXED = {
-    *("net", "optimizer", "lr", "momentum", "weight_decay", "bias_lr", "schedule", "warmup"),
-    *(
-        "batch_size",
-        "normalize",
-        "method",
-        "precision",
-        "plan",
-        "shards",
-        "seed",
-        "augment",
-        "from",
-        "trainable",
-    ),
-}
-"""What the bits depend on: a checkpoint fixes it."""
+_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
+"""What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
 @click.command()
@@ -49,6 +36,9 @@ _FIXED = {
 @click.option(
     "--trainable", multiple=True, metavar="PATTERN", help="Train only these weights, such as 'dense*'."
 )
+@loss_option
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="Share of the target that is spread over all classes, of softmax_cross_entropy.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
 @click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "adagrad", "rmsprop", "lars"]), default="sgd",
@@ -60,11 +50,20 @@ _FIXED = {
 @click.option(
     "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
 )
-@click.option("--schedule", type=click.Choice(["constant", "step", "cosine"]), default="constant", show_default=True,
-              help="step: a tenth after four fifths of the epochs.")  # fmt: skip
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="constant", show_default=True,
+              help="step: a tenth after four fifths of the epochs; one-cycle: up to --lr and down again.")  # fmt: skip
 @click.option(
     "--warmup", type=click.FloatRange(0), default=0.0, show_default=True, help="Epochs of linear rise."
 )
+@click.option(
+    "--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of a step's gradient."
+)
+@click.option(
+    "--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches to one step."
+)
+@click.option("--average", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Share that each step keeps of running means of the weights, such as 0.999; --save writes them "
+              "beside the model, as NAME-average.")  # fmt: skip
 @click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
               help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
 @click.option("--augment", default="", help="Changes of training images: crop, flip, jitter, with commas.")
@@ -120,7 +119,7 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     check_writable(target or _RESCUE)
     checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
     if checkpoint is not None:
-        fixed = sorted(f"--{name.replace('_', '-')}" for name in given & _FIXED)
+        fixed = sorted(f"--{name.replace('_', '-')}" for name in given - _FREE)
         if fixed:
             raise InputError(
                 f"{', '.join(fixed)}: the checkpoint fixes these, so leave them out with --resume."
@@ -135,9 +134,11 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
 def _trainer(options: dict[str, Any], data: Any) -> Any:
     from daskconv.train.trainer import Trainer
 
-    net, preprocess = network(options, data)
+    loss = resolved_loss(options)
+    net, names, preprocess = network(options, data, loss)
     return Trainer(
         net,
+        loss=loss,
         optimizer=optimizer(options),
         plan=options["plan"],
         transport=_transport(options),
@@ -148,7 +149,10 @@ def _trainer(options: dict[str, Any], data: Any) -> Any:
         preprocess=options["normalize"] or preprocess,
         augment=[name.strip() for name in options["augment"].split(",") if name.strip()],
         trainable=options["trainable"] or None,
-        class_names=data.class_names,
+        clip_norm=options["clip_norm"],
+        accumulate=options["accumulate"],
+        average=options["average"],
+        class_names=names,
         threads=options["threads"],
     )
 
@@ -201,7 +205,15 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
             click.echo(f"The weights from before the failure are in {target}.", err=True)
         raise
     if validation is not None:
-        click.echo(f"test accuracy {trainer.history['val_accuracy'][-1]:.2%} of {len(data.y_test):,} images")
+        click.echo(f"test {figures(trainer.history.epochs[-1], 'val_')} of {len(data.y_test):,} images")
     if target:
-        trainer.save(target)
-        click.echo(f"saved {target}")
+        _save(trainer, target)
+
+
+def _save(trainer: Any, target: str) -> None:
+    trainer.save(target)
+    click.echo(f"saved {target}")
+    if trainer.average is not None:
+        path = Path(target).with_stem(f"{Path(target).stem}-average")
+        trainer.averaged_model.save(path)
+        click.echo(f"saved {path}, the running means")

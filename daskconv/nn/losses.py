@@ -291,14 +291,15 @@ def takes_classes(loss: Loss, y: NDArray) -> bool:
     loss = _of_one_output(loss)
     if loss is softmax_cross_entropy or isinstance(loss, SoftmaxCrossEntropy):
         return True
-    return not _takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    return not takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
 
 
 def _of_one_output(loss: Loss) -> Loss:
     return loss.each if isinstance(loss, WeightedLosses) else loss
 
 
-def _takes_values(loss: Loss) -> bool:
+def takes_values(loss: Loss) -> bool:
+    """Return whether the targets are numbers, one for each of an image's outputs."""
     loss = _of_one_output(loss)
     return loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy)
 
@@ -337,4 +338,4 @@ def check_targets(loss: Loss, y: NDArray, output: tuple[Any, ...], name: str) ->
 def default_metrics(loss: Loss) -> tuple[Metric, ...]:
     """Return what is measured where nobody says: the accuracy, of what the loss counts, unless it takes values."""
     loss = _of_one_output(loss)
-    return () if _takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)
+    return () if takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)

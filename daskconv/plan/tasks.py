@@ -152,7 +152,8 @@ def block_partial(
 
 def add_into(total: Partial, part: Partial) -> Partial:
     """Add sums in place: those of a step's graph have no other reader."""
-    np.add(total.gradient, part.gradient, out=total.gradient)
+    with np.errstate(all="ignore"):  # as in block_partial
+        np.add(total.gradient, part.gradient, out=total.gradient)
     np.add(total.sums, part.sums, out=total.sums)
     return total
 
@@ -165,7 +166,7 @@ def add(left: Partial, right: Partial) -> Partial:
 def update(program: Program, state: TrainState, total: Partial, rate: float, in_place: bool) -> TrainState:
     """Take the optimiser's step with the batch's mean gradient; nothing changes where it is not finite."""
     loss, weight = total.sums[:2]
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
     if not finite.all():
         raise WorkerError(
