@@ -125,10 +125,10 @@ class Network:
         }
 
     def follow(self, running: Arrays, batch: Arrays) -> Arrays:
-        """Return the running statistics after a batch with these means over its shards."""
+        """Return the running statistics after a batch with these means over its shards; others stay as they are."""
         layers = {node.name: node.layer for node in self.nodes}
         return {
-            name: layers[name.rpartition(".")[0]].follow(array, batch[name])
+            name: layers[name.rpartition(".")[0]].follow(array, batch[name]) if name in batch else array
             for name, array in running.items()
         }
 
@@ -257,6 +257,7 @@ class Network:
             done.update(tail.nodes)
             here = context.at(
                 position,
+                node.name,
                 methods.get(node.name, {}),
                 statistics=running.get(node.name, {}),
                 epilogue=Epilogue(values[tail.add] if tail.add else None, tail.relu),
@@ -309,6 +310,7 @@ class Network:
             wanted = learning.get(node.name, {})
             here = context.at(
                 position,
+                node.name,
                 methods.get(node.name, {}),
                 needs_input_grad=any(name in needed for name in node.inputs),
                 needs_weight_grad=bool(wanted),

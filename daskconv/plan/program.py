@@ -139,7 +139,21 @@ class Program:
     def _vector_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = self.network.weight_shapes(self.input_shape)
         trained = {name: shapes[name] for name in self.trainable}
-        return trained | self.network.statistic_shapes(self.input_shape)
+        statistics = self.network.statistic_shapes(self.input_shape)
+        return trained | {n: s for n, s in statistics.items() if n.rpartition(".")[0] not in self.frozen}
+
+    @cached_property
+    def frozen(self) -> frozenset[str]:
+        """The layers that keep their running statistics, since none of their parameters is trained."""
+        weights, statistics, trained = (
+            {name.rpartition(".")[0] for name in names}
+            for names in (
+                self.network.weight_shapes(self.input_shape),
+                self.network.statistic_shapes(self.input_shape),
+                self.trainable,
+            )
+        )
+        return frozenset(weights & statistics - trained)
 
     @cached_property
     def elements(self) -> int:

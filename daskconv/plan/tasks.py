@@ -87,7 +87,8 @@ class Partial:
     Attributes
     ----------
     gradient : array (elements,)
-        Gradients of all trainable parameters, in the Program's order, then batch statistics times images.
+        Gradients of all trainable parameters, in the Program's order, then batch statistics times images of layers
+        that are not frozen.
     sums : array of float64
         Loss, its weight, images, their weight, then the metrics' sums.
     """
@@ -138,6 +139,7 @@ def block_partial(
         seed=program.seed,
         epoch=epoch,
         statistics=state.statistics,
+        frozen=program.frozen,
     )
     network, methods = program.network, program.methods
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
@@ -181,7 +183,8 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         if program.average is not None:
             mean = target.slots[f"{AVERAGE}{name}"]
             mean += mean.dtype.type(1 - program.average) * (target.params[name] - mean)
-    means = {name: sums[name] / np.dtype(program.dtype).type(total.sums[2]) for name in state.statistics}
+    images = np.dtype(program.dtype).type(total.sums[2])
+    means = {name: sums[name] / images for name in state.statistics if name in sums}
     statistics = program.network.follow(state.statistics, means)
     return replace(
         target,

@@ -76,7 +76,8 @@ class Trainer:
     average : float, optional
         Share that each step keeps of running means of the parameters, such as 0.999: :attr:`averaged_model`.
     trainable : sequence of str, optional
-        Patterns of the parameters to train, such as "dense*"; all when not given.
+        Patterns of the parameters to train, such as "dense*"; all when not given. A batch norm with none of them keeps
+        its running statistics and normalises by them.
     class_names : sequence of str
         Saved with the model.
     threads : int, optional

@@ -22,7 +22,8 @@ class BatchNorm(Layer):
     While training, mean and variance are those of a shard's images, as they are those of one process's images in
     other libraries' data parallelism: with ``shards=1`` they are the whole batch's. The running statistics are the
     Model's ``state``; after each step they follow the mean over all shards. Outside of training they are what the
-    layer normalises by.
+    layer normalises by. So they are in a frozen layer, none of whose parameters a Trainer trains: it uses its running
+    statistics and keeps them, as in Keras. One without scale and offset has nothing to freeze.
 
     Parameters
     ----------
