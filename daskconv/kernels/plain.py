@@ -332,3 +332,11 @@ def jitter(
         out[...] = grey + (out - grey) * colourful
     if limited:
         np.clip(out, 0, 255, out=out)
+
+
+def rearrange(images: NDArray, rows: NDArray, columns: NDArray, out: NDArray) -> None:
+    """Write images whose pixels come from other places, or are 0 where that is negative."""
+    for image, row, column, target in zip(images, rows, columns, out, strict=True):
+        target[...] = image.take(row, 0, mode="wrap").take(column, 1, mode="wrap")
+        target[row < 0] = 0
+        target[:, column < 0] = 0
