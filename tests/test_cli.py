@@ -374,7 +374,7 @@ BAD = {
     "evaluate none small.npz": "none is no file: give a model",
     "evaluate model.safetensors nope": "'nope' does not exist",
     "evaluate model.safetensors eleven.npz": r"y\[\d+\] is 1[01]: the network has 10 outputs",
-    "evaluate model.safetensors large.npz": r"x has images \(16, 8, 1\) but the network is for \(8, 8, 1\)",
+    "evaluate model.safetensors large.npz": r"Images of \(16, 8, 1\) need dense1.weight of shape",
     "evaluate model.safetensors nan.npz": r"x\[57\] has pixels",
     "predict model.safetensors small.npz --out out.txt": "--out is out.txt: give a file that ends in .csv or .npz",
     "predict model.safetensors small.npz --out none/out.csv": "none is no folder that can be written to",

@@ -85,6 +85,8 @@ def partition(
     """
     shard = -(-batch_size // plan.layout.n)
     fresh: Chosen = network.tuned_methods(input_shape, method, precision, dtype, shard)
+    if chosen is not None:
+        chosen = {name: row for name, row in chosen[0].items() if name in fresh[0]}, chosen[1]
     kept = chosen is not None and _name_the_same_passes(chosen[0], fresh[0])
     methods, tuning = _check_runnable(chosen) if chosen and kept else fresh
     return Program(

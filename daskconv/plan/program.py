@@ -13,6 +13,7 @@ from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.layout import even_parts
+from daskconv.nn.head import measured_part
 from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
@@ -106,6 +107,11 @@ class Program:
     def methods(self) -> dict[str, dict[str, str]]:
         """The convolution method of each layer and pass."""
         return {name: dict(methods) for name, methods in self.methods_table}
+
+    @cached_property
+    def measured(self) -> tuple[Network, Loss]:
+        """The network and the loss of an evaluation: without outputs that are for training alone."""
+        return measured_part(self.network, self.loss)
 
     @property
     def segments(self) -> tuple[Segment, ...]:

@@ -209,10 +209,11 @@ def evaluate_block(
     """Return loss, weight, images and metrics of a block, without gradients."""
     x, y, weight = data.take(indices)
     context = Context(False, threads=threads, images=indices, seed=program.seed, statistics=state.statistics)
+    network, loss = program.measured
     with np.errstate(all="ignore"):
-        scores, _ = program.network.forward(state.params, x, context, program.methods)
-        loss = program.loss(scores, y, weight)[0]
-    return program.sums_of(scores, y, weight, loss)
+        scores, _ = network.forward(state.params, x, context, program.methods)
+        total = loss(scores, y, weight)[0]
+    return program.sums_of(scores, y, weight, total)
 
 
 def flat_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:

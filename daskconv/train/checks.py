@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -10,11 +11,14 @@ from zlib import crc32
 import numpy as np
 
 from daskconv.errors import InputError, check_count
+from daskconv.nn.layers.base import Shape
 from daskconv.nn.losses import SPECS
 from daskconv.plan.program import Program
 from daskconv.train.data import ArrayData
+from daskconv.train.normalize import Normalize
 
 if TYPE_CHECKING:
+    from daskconv.train.model import Model
     from daskconv.train.trainer import Trainer
 
 
@@ -52,6 +56,23 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
         )
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise InputError unless all can be called."""
+    wrong = [callback for callback in callbacks if not callable(callback)]
+    if wrong:
+        raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
+
+
+def check_shape(shape: Shape, model: Model | None, preprocess: Any, began: bool) -> None:
+    """Raise InputError where images do not fit a model's arrays or the normalisation, or are not those of before."""
+    if began and model is not None and model.input_shape not in ((), shape):
+        raise InputError(f"The images are {shape} but training began with {model.input_shape}.")
+    if model is not None:
+        replace(model, preprocess=None).check_images(shape)
+    if isinstance(preprocess, Normalize):
+        preprocess.check(shape)
 
 
 def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[str, Any]:
