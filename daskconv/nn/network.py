@@ -257,8 +257,8 @@ class Network:
             done.update(tail.nodes)
             here = context.at(
                 position,
-                node.name,
                 methods.get(node.name, {}),
+                node.name,
                 statistics=running.get(node.name, {}),
                 epilogue=Epilogue(values[tail.add] if tail.add else None, tail.relu),
             )
@@ -310,8 +310,8 @@ class Network:
             wanted = learning.get(node.name, {})
             here = context.at(
                 position,
-                node.name,
                 methods.get(node.name, {}),
+                node.name,
                 needs_input_grad=any(name in needed for name in node.inputs),
                 needs_weight_grad=bool(wanted),
                 grads={weight: grads[name] for weight, name in wanted.items() if name in grads},

@@ -65,7 +65,7 @@ class Context:
     spread: bool = False
     frozen: frozenset[str] = frozenset()
 
-    def at(self, layer: int, name: str, methods: Mapping[str, str], **needs: Any) -> Context:
+    def at(self, layer: int, methods: Mapping[str, str], name: str = "", **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
         return Context(
             self.training and name not in self.frozen,
