@@ -23,9 +23,10 @@ from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
-from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
+from daskconv.train.data import ArrayData, checked_data
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
+from daskconv.train.images import as_images, image_shape
 from daskconv.train.interrupt import StopRequest, catching
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
@@ -231,9 +232,8 @@ class Trainer:
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)
-        train = self._data(
-            x, y, "x", weight=sample_weight, batch_size=program.batch_size, augment=self.augment
-        )
+        cut: dict[str, Any] = {"batch_size": program.batch_size, "shards": program.shards}
+        train = self._data(x, y, "x", weight=sample_weight, augment=self.augment, **cut)
         data = {"train": train}
         if validation_data is not None:
             if len(validation_data) != 2:

@@ -1,0 +1,210 @@
+"""Images: where they lie and how a worker reads some of them, counted in images and bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any, Protocol
+
+import dask
+import dask.local
+import numpy as np
+from dask.utils import parse_bytes
+from numpy.typing import NDArray
+
+from daskconv.errors import DataError, InputError
+
+Indices = NDArray[np.int64]
+
+CACHE = "1 GiB"
+"""Bytes of chunks that a process keeps, where ``daskconv.input.cache`` does not say it."""
+
+
+class Images(Protocol):
+    """Images (n, h, w, c) that lie somewhere."""
+
+    count: Count
+
+    @property
+    def edges(self) -> Sequence[int] | None:
+        """Where chunks start, and the end of the last, if reading one image reads its chunk."""
+
+    def take(self, indices: Indices) -> NDArray:
+        """Return some images, as they were stored."""
+
+
+class Count:
+    """The images and bytes that this process has read; a copy in another process begins at 0."""
+
+    def __init__(self) -> None:
+        self.images = self.nbytes = 0
+        self.lock = Lock()
+
+    def add(self, block: NDArray) -> None:
+        """Count a block that was read."""
+        with self.lock:
+            self.images += len(block)
+            self.nbytes += block.nbytes
+
+    def __reduce__(self) -> tuple[type[Count], tuple[()]]:
+        return Count, ()
+
+
+class InMemory:
+    """Images of this process's memory."""
+
+    edges: Sequence[int] | None = None
+
+    def __init__(self, x: NDArray, name: str) -> None:
+        if np.issubdtype(x.dtype, np.floating):
+            for start in range(0, len(x), 1024):
+                check_finite(x[start : start + 1024], name, start)
+        self.x, self.count = x, Count()
+
+    def take(self, indices: Indices) -> NDArray:
+        """Return some images."""
+        images = self.x[indices]
+        self.count.add(images)
+        return images
+
+
+class Chunks:
+    """A Dask array whose chunks a process computes on the thread that needs them, and keeps as far as its cache goes.
+
+    Parameters
+    ----------
+    x : Dask array (n, h, w, c)
+        What travels to workers is its graph: each opens the files that this names, and reads what it needs.
+    name : str
+    """
+
+    def __init__(self, x: Any, name: str) -> None:
+        x = x.rechunk({1: -1, 2: -1, 3: -1})
+        self.edges = [0, *np.cumsum(x.chunks[0]).tolist()]
+        self.shape, self.dtype, self.name = x.shape[1:], x.dtype, name
+        (optimized,) = dask.optimize(x)
+        self.graph = dict(optimized.__dask_graph__())
+        self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]
+        self.count, self.cache = Count(), Cache(cache_bytes())
+        if np.issubdtype(x.dtype, np.floating):
+            # One pass over all chunks now: a bad one must not end the run after hours.
+            bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
+            if bad.any():
+                raise DataError(
+                    f"{name}[{int(bad.argmax())}] has pixels that are not finite: remove or mend it."
+                )
+
+    def take(self, indices: Indices) -> NDArray:
+        """Return some images."""
+        out = np.empty((len(indices), *self.shape), self.dtype)
+        owners = np.searchsorted(self.edges, indices, side="right") - 1
+        for chunk in np.unique(owners).tolist():
+            mine = owners == chunk
+            out[mine] = self.cache.get(chunk, self._read)[indices[mine] - self.edges[chunk]]
+        return out
+
+    def _read(self, chunk: int) -> NDArray:
+        block = np.asarray(dask.local.get_sync(self.graph, self.keys[chunk]))
+        if np.issubdtype(block.dtype, np.floating):
+            check_finite(block, self.name, self.edges[chunk])
+        self.count.add(block)
+        return block
+
+
+class Cache:
+    """The chunks that were used last, up to so many bytes; a chunk that several threads want is read by one of them.
+
+    A copy in another process begins empty.
+
+    Examples
+    --------
+    >>> cache = Cache(nbytes=100)
+    >>> cache.get(3, np.ones), cache.get(3, None)
+    (array([1., 1., 1.]), array([1., 1., 1.]))
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes, self.lock = nbytes, Lock()
+        self.held: OrderedDict[int, Future[NDArray]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[int]]:
+        return Cache, (self.nbytes,)
+
+    def get(self, number: int, read: Callable[[int], NDArray]) -> NDArray:
+        """Return a chunk, which ``read(number)`` reads where it is not held."""
+        with self.lock:
+            chunk = self.held.get(number)
+            mine = chunk is None
+            if chunk is None:
+                chunk = self.held[number] = Future()
+            self.held.move_to_end(number)
+        if mine:
+            try:
+                chunk.set_result(read(number))
+            except BaseException as error:
+                with self.lock:
+                    del self.held[number]
+                chunk.set_exception(error)
+            with self.lock:
+                self._shrink()
+        return chunk.result()
+
+    def _shrink(self) -> None:
+        """Let go of the chunks that were not used for longest, but of the newest and of those that are being read."""
+        sizes = {number: chunk.result().nbytes for number, chunk in self.held.items() if chunk.done()}
+        excess = sum(sizes.values()) - self.nbytes
+        for number in list(sizes)[:-1]:
+            if excess <= 0:
+                return
+            del self.held[number]
+            excess -= sizes[number]
+
+
+def cache_bytes() -> int:
+    """Return the configured bytes of a process's cache of chunks."""
+    given = dask.config.get("daskconv.input.cache", CACHE)
+    try:
+        nbytes = int(parse_bytes(given))
+    except (ValueError, TypeError, AttributeError):
+        nbytes = -1
+    if nbytes < 0:
+        raise InputError(f"daskconv.input.cache is {given!r}: give a size such as '{CACHE}'.")
+    return nbytes
+
+
+def as_images(x: Any, name: str) -> Any:
+    """Return images (n, h, w, c) as NumPy or Dask; raise InputError where they are something else."""
+    x = x.data if hasattr(x, "dims") else x  # xarray
+    x = x if hasattr(x, "dask") else np.asarray(x)
+    if x.ndim != 4:
+        raise InputError(f"{name} has shape {x.shape}: give images (n, h, w, c); a grey image has c = 1.")
+    if any(np.isnan(size) for size in x.shape):
+        raise InputError(f"{name} has chunks of unknown size: call compute_chunk_sizes() first.")
+    if not len(x):
+        raise InputError(f"{name} holds no images: give at least one.")
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"{name} is {x.dtype}: convert images to uint8 or float32.")
+    return x
+
+
+def image_shape(x: Any) -> tuple[int, int, int]:
+    """Return (h, w, c) of images (n, h, w, c)."""
+    h, w, c = (int(size) for size in x.shape[1:])
+    return h, w, c
+
+
+def check_finite(block: NDArray, name: str, start: int) -> None:
+    """Raise DataError that names the first image with a pixel that is NaN or infinite, as float32 too."""
+    bad = _not_finite(block)
+    if bad.any():
+        raise DataError(
+            f"{name}[{start + int(bad.argmax())}] has pixels that are not finite: remove or mend it."
+        )
+
+
+def _not_finite(block: NDArray) -> NDArray[np.bool_]:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(block.astype(np.float32, copy=False))
+    return np.logical_not(finite.all(axis=(1, 2, 3)))
