@@ -23,7 +23,15 @@ AVERAGE = "average."
 
 
 class Data(Protocol):
-    """Images with targets, read by number; every worker holds one and reads only what it needs."""
+    """Images with targets, read by number; every worker holds one and reads only what it needs.
+
+    Attributes
+    ----------
+    ahead : int
+        Steps whose images a worker reads before they are needed.
+    """
+
+    ahead: int
 
     def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
         """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""

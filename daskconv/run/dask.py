@@ -25,6 +25,7 @@ from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState, add, update
+from daskconv.run.ahead import close_kept, kept_ahead
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.loop import add_in_order, evaluate_blocks, subtree_sums
 from daskconv.run.transport import begin
@@ -142,6 +143,7 @@ class DaskTransport:
                 batches[step],
                 epoch,
                 self.threads,
+                self.run,
                 key=f"{self.run}-{self.placements}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
                 workers=[worker],
                 allow_other_workers=True,
@@ -194,6 +196,7 @@ class DaskTransport:
 
     def close(self) -> None:
         """Release what the workers hold."""
+        self.client.run(close_kept, self.run, on_error="ignore")
         for future in (self._program, self._progress, self._root_future, *self._futures.values()):
             future.release()
 
@@ -225,8 +228,10 @@ def _subtree(
     indices: Indices,
     epoch: int,
     threads: int,
+    run: str,
 ) -> tuple[Partial, str]:
-    parts = subtree_sums(program, progress.state, data, [span], indices, epoch, threads)
+    ahead = kept_ahead(run, program, data, epoch, span, progress.state)
+    parts = subtree_sums(program, progress.state, ahead, [span], indices, epoch, threads)
     return parts[span], get_worker().address
 
 

@@ -29,6 +29,7 @@ from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Partial, Position, TrainState
+from daskconv.run.ahead import reading_ahead
 from daskconv.run.dask import join, sentence_of, worker_addresses
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
@@ -187,16 +188,9 @@ def _run_epoch(run: str, epoch: int) -> Position:
         if replica.comm.rank == 0:
             send_position(run, state.position, steps)
 
-    return run_steps(
-        replica.program,
-        replica.state,
-        replica.data["train"],
-        epoch,
-        gather.compute,
-        gather.exchange,
-        replica.stop.is_set,
-        keep,
-    ).position
+    program, state, stopped = replica.program, replica.state, replica.stop.is_set
+    with reading_ahead(program, replica.data["train"], epoch, replica.own, state) as data:
+        return run_steps(program, state, data, epoch, gather.compute, gather.exchange, stopped, keep).position
 
 
 class _Gather:

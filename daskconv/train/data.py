@@ -14,7 +14,7 @@ from daskconv.nn.losses import Loss, check_targets, first_output
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
-from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, image_shape
+from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, image_shape, steps_ahead
 from daskconv.train.normalize import Normalize
 
 # Chunks whose images are shuffled together, over all shards, and the fewest of one shard.
@@ -65,6 +65,7 @@ class ArrayData:
         self.weight = _weights(weight, len(x))
         self.normalize = normalize
         self.batch_size, self.seed, self.shards, self.augment = batch_size, seed, shards, tuple(augment)
+        self.ahead = steps_ahead()
 
     def __len__(self) -> int:
         return len(self.y)

@@ -174,6 +174,14 @@ def cache_bytes() -> int:
     return nbytes
 
 
+def steps_ahead() -> int:
+    """Return the configured steps whose images a worker reads before they are needed."""
+    given = dask.config.get("daskconv.input.ahead", 1)
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 8:
+        raise InputError(f"daskconv.input.ahead is {given!r}: give a number of steps from 0 to 8.")
+    return given
+
+
 def as_images(x: Any, name: str) -> Any:
     """Return images (n, h, w, c) as NumPy or Dask; raise InputError where they are something else."""
     x = x.data if hasattr(x, "dims") else x  # xarray

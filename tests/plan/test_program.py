@@ -59,6 +59,7 @@ class Images:
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    ahead: int = 0
 
     def take(self, indices, epoch=None):
         return self.x[indices], self.y[indices], self.weight[indices]
