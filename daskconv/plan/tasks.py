@@ -14,6 +14,7 @@ from daskconv.errors import WorkerError
 from daskconv.nn.layers.base import Arrays, Context
 
 if TYPE_CHECKING:
+    from daskconv.plan.input import InputCount
     from daskconv.plan.program import Program
 
 Indices = NDArray[np.int64]
@@ -29,9 +30,12 @@ class Data(Protocol):
     ----------
     ahead : int
         Steps whose images a worker reads before they are needed.
+    count : InputCount
+        What this process reads, and waits for.
     """
 
     ahead: int
+    count: InputCount
 
     def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
         """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from daskconv.graph.threads import one_thread_each
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
@@ -39,7 +40,7 @@ class Ahead:
 
     def __init__(self, data: Data, blocks_of: Callable[[int], list[Indices]], steps: range) -> None:
         self.data, self.blocks_of, self.steps = data, blocks_of, steps
-        self.ahead, self.seconds = data.ahead, 0.0
+        self.ahead, self.count = data.ahead, data.count
         self._planned = steps.start
         self._step_of: dict[int, int] = {}
         self._left: dict[int, tuple[Indices, int | None]] = {}
@@ -69,8 +70,7 @@ class Ahead:
         try:
             return self.data.take(indices, epoch) if found is None else found.result()
         finally:
-            with self._change:
-                self.seconds += perf_counter() - started
+            self.count.add(seconds=perf_counter() - started)
 
     def close(self) -> None:
         """Return once the thread has ended."""
@@ -177,6 +177,13 @@ def kept_ahead(
             ahead = steps_ahead(program, data, epoch, [span], state)
             _kept[run, span] = epoch, ahead
         return ahead
+
+
+def kept_read(run: str) -> InputRead:
+    """Return what this process has read for a run."""
+    with _keeping:
+        found = [ahead.count.read for (of, _), (_, ahead) in _kept.items() if of == run]
+    return found[0] if found else InputRead()
 
 
 def close_kept(run: str) -> None:

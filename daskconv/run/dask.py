@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from daskconv.errors import DaskconvError, WorkerError
 from daskconv.layout import even_parts
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState, add, update
-from daskconv.run.ahead import close_kept, kept_ahead
+from daskconv.run.ahead import close_kept, kept_ahead, kept_read
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.loop import add_in_order, evaluate_blocks, subtree_sums
 from daskconv.run.transport import begin
@@ -193,6 +194,10 @@ class DaskTransport:
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
         return {worker: sorted(shards) for worker, shards in sorted(self._root.owners.items())}
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what each worker has read since it got the data."""
+        return self.client.run(kept_read, self.run, on_error="ignore")
 
     def close(self) -> None:
         """Release what the workers hold."""

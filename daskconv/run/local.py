@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from daskconv.events import StepDone, emit
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
@@ -63,6 +64,10 @@ class LocalTransport:
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that this process computed."""
         return {"local": sorted(self._computed)}
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what this process has read."""
+        return {"local": self.data["train"].count.read}
 
     def close(self) -> None:
         """Do nothing: the threads are the process's."""

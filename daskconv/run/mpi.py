@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from daskconv.errors import InputError, WorkerError
 from daskconv.layout import even_parts
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
@@ -124,6 +125,10 @@ class MPITransport:
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
         return dict(zip(self.workers, self._call_all(_computed), strict=True))
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what each worker has read."""
+        return dict(zip(self.workers, self._call_all(_read), strict=True))
 
     def close(self) -> None:
         """Drop the workers' replicas."""
@@ -285,6 +290,10 @@ def _state(run: str) -> TrainState:
 
 def _computed(run: str) -> list[int]:
     return sorted(_replicas[run].computed)
+
+
+def _read(run: str) -> InputRead:
+    return _replicas[run].data["train"].count.read
 
 
 def _close(run: str) -> None:

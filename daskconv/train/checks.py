@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -37,6 +37,13 @@ def check_average(average: float | None) -> float | None:
     if average is not None and not 0 < average < 1:
         raise InputError(f"average is {average!r}: give a share above 0 and below 1, such as 0.999.")
     return average
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise InputError where one of the callbacks is no function."""
+    wrong = [callback for callback in callbacks if not callable(callback)]
+    if wrong:
+        raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
 
 
 def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:

@@ -65,7 +65,7 @@ class ArrayData:
         self.weight = _weights(weight, len(x))
         self.normalize = normalize
         self.batch_size, self.seed, self.shards, self.augment = batch_size, seed, shards, tuple(augment)
-        self.ahead = steps_ahead()
+        self.ahead, self.count = steps_ahead(), self.images.count
 
     def __len__(self) -> int:
         return len(self.y)

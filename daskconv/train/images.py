@@ -15,6 +15,7 @@ from dask.utils import parse_bytes
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError, InputError
+from daskconv.plan.input import InputCount
 
 Indices = NDArray[np.int64]
 
@@ -25,7 +26,7 @@ CACHE = "1 GiB"
 class Images(Protocol):
     """Images (n, h, w, c) that lie somewhere."""
 
-    count: Count
+    count: InputCount
 
     @property
     def edges(self) -> Sequence[int] | None:
@@ -33,23 +34,6 @@ class Images(Protocol):
 
     def take(self, indices: Indices) -> NDArray:
         """Return some images, as they were stored."""
-
-
-class Count:
-    """The images and bytes that this process has read; a copy in another process begins at 0."""
-
-    def __init__(self) -> None:
-        self.images = self.nbytes = 0
-        self.lock = Lock()
-
-    def add(self, block: NDArray) -> None:
-        """Count a block that was read."""
-        with self.lock:
-            self.images += len(block)
-            self.nbytes += block.nbytes
-
-    def __reduce__(self) -> tuple[type[Count], tuple[()]]:
-        return Count, ()
 
 
 class InMemory:
@@ -61,12 +45,12 @@ class InMemory:
         if np.issubdtype(x.dtype, np.floating):
             for start in range(0, len(x), 1024):
                 check_finite(x[start : start + 1024], name, start)
-        self.x, self.count = x, Count()
+        self.x, self.count = x, InputCount()
 
     def take(self, indices: Indices) -> NDArray:
         """Return some images."""
         images = self.x[indices]
-        self.count.add(images)
+        self.count.add(len(images), images.nbytes)
         return images
 
 
@@ -87,7 +71,7 @@ class Chunks:
         (optimized,) = dask.optimize(x)
         self.graph = dict(optimized.__dask_graph__())
         self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]
-        self.count, self.cache = Count(), Cache(cache_bytes())
+        self.count, self.cache = InputCount(), Cache(cache_bytes())
         if np.issubdtype(x.dtype, np.floating):
             # One pass over all chunks now: a bad one must not end the run after hours.
             bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
@@ -109,7 +93,7 @@ class Chunks:
         block = np.asarray(dask.local.get_sync(self.graph, self.keys[chunk]))
         if np.issubdtype(block.dtype, np.floating):
             check_finite(block, self.name, self.edges[chunk])
-        self.count.add(block)
+        self.count.add(len(block), block.nbytes)
         return block
 
 

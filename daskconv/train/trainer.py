@@ -16,6 +16,7 @@ from daskconv.nn import zoo
 from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
+from daskconv.plan.input import InputRead
 from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import AVERAGE, Position, TrainState
@@ -143,6 +144,7 @@ class Trainer:
         self.history = History()
         self.position = Position()
         self.shard_owners: dict[str, list[int]] = {}
+        self.input_read: dict[str, InputRead] = {}
         self._state: TrainState | None = None
         self._shown = False  # whether someone else has the model's arrays
         self._stop = StopRequest()
@@ -239,9 +241,7 @@ class Trainer:
             if len(validation_data) != 2:
                 raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
             data["validation"] = self._data(*validation_data, "validation x", shape=train.shape)
-        wrong = [callback for callback in callbacks if not callable(callback)]
-        if wrong:
-            raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
+        checks.check_callbacks(callbacks)
         self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
         self._begin(program, x)
@@ -420,7 +420,7 @@ class Trainer:
         """Take back the state, after a failure the newest good one, and let the transport go."""
         try:
             self._keep(transport.state(), steps)
-            self.shard_owners = transport.owners()
+            self.shard_owners, self.input_read = transport.owners(), transport.read()
         finally:
             transport.close()
 

@@ -102,7 +102,7 @@ def test_the_cache_is_bounded_by_bytes_and_the_order_of_use():
         data.take(np.array([image]))
         assert LOADED[before:] == read
     assert sum(chunk.result().nbytes for chunk in data.images.cache.held.values()) <= 8192
-    assert data.images.count.images == 230 and data.images.count.nbytes == 230 * 64
+    assert (data.count.read.images, data.count.read.nbytes) == (230, 230 * 64)
 
 
 def test_a_chunk_larger_than_the_cache_is_kept_while_it_is_the_newest():
