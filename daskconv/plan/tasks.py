@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,12 @@ class Data(Protocol):
 
     def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
         """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""
+
+    def chunks(self, indices: Sequence[Indices]) -> Mapping[int, Any]:
+        """Return the futures of the chunks of some images, where a cluster holds these: tasks have to be given them."""
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given to read from, until it is given others for the same purpose."""
 
     def batches(self, epoch: int) -> Sequence[Indices]:
         """Return the image numbers of each step of an epoch."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any
+
+from numpy.typing import NDArray
 
 from daskconv.graph.threads import one_thread_each
 from daskconv.plan import tree
@@ -51,6 +53,14 @@ class Ahead:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def chunks(self, indices: Sequence[Indices]) -> Mapping[int, Any]:
+        """Return the chunks of some images, where a cluster holds them."""
+        return self.data.chunks(indices)
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given."""
+        self.data.hold(by, chunks)
 
     def batches(self, epoch: int) -> Sequence[Indices]:
         """Return the image numbers of each step of an epoch."""
@@ -155,6 +165,24 @@ def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:
     """Return the data, which reads blocks ahead of threads that take them in turn; close it in the end."""
     steps = range(-(-len(blocks) // threads) if data.ahead else 0)
     return Ahead(data, lambda step: list(blocks[step * threads : (step + 1) * threads]), steps)
+
+
+def chunks_ahead(
+    program: Program, data: Data, batches: Sequence[Indices], span: tree.Span, step: int
+) -> Mapping[int, Any]:
+    """Return the chunks that a subtree of shards reads in a step and ahead of it, where a cluster holds them."""
+    steps = batches[step : step + data.ahead + 1]
+    return data.chunks([images for batch in steps for images in program.shard_indices(batch)[slice(*span)]])
+
+
+def own_images(program: Program, data: Data, epoch: int, workers: int) -> list[list[Indices]]:
+    """Return the images of an epoch that each of the workers reads, where a cluster holds their chunks."""
+    batches, own = data.batches(epoch), [list[Indices]() for _ in range(workers)]
+    for batch in batches if data.chunks(batches[:1]) else []:
+        shards = program.shard_indices(batch)
+        for span, worker in tree.shares(program.shards, workers):
+            own[worker] += shards[slice(*span)]
+    return own
 
 
 # What a process keeps between the tasks of a run, by run and subtree: the epoch, and what reads ahead in it.

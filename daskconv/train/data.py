@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,7 @@ class ArrayData:
             raise InputError(
                 f"{name} has {len(x)} images but there are {len(y)} targets: give one for each image."
             )
-        self.images: Images = (
-            Chunks(x, name) if hasattr(x, "dask") and not _persisted(x) else InMemory(as_array(x), name)
-        )
+        self.images = _images(x, name)
         self.shape = image_shape(x)
         self.y = y
         self.weight = _weights(weight, len(x))
@@ -80,6 +78,14 @@ class ArrayData:
         elif x.dtype != np.float32:
             x = x.astype(np.float32)
         return x, self.y[indices], self.weight[indices]
+
+    def chunks(self, indices: Sequence[Indices]) -> dict[int, Any]:
+        """Return the futures of the chunks of some images, where a cluster holds these."""
+        return self.images.chunks(indices)
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given to read from, until it is given others for the same purpose."""
+        self.images.hold(by, chunks)
 
     def batches(self, epoch: int) -> list[Indices]:
         """Return the image numbers of each step, shard after shard; the last batch may be short."""
@@ -118,12 +124,12 @@ def checked_data(
     return ArrayData(x, y, name=name, **options)
 
 
-def _persisted(x: Any) -> bool:
-    """Return whether a Dask array's chunks are futures: a task on a worker could not wait for those."""
-    from distributed import Future
+def _images(x: Any, name: str) -> Images:
+    if not hasattr(x, "dask"):
+        return InMemory(x, name)
+    from daskconv.train.remote import OnCluster, on_cluster
 
-    nodes = dict(x.__dask_graph__()).values()
-    return any(isinstance(getattr(node, "value", node), Future) for node in nodes)
+    return OnCluster(x, name) if on_cluster(x) else Chunks(x, name)
 
 
 def shuffled(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import dask
 import dask.local
@@ -23,23 +23,32 @@ CACHE = "1 GiB"
 """Bytes of chunks that a process keeps, where ``daskconv.input.cache`` does not say it."""
 
 
-class Images(Protocol):
-    """Images (n, h, w, c) that lie somewhere."""
+class Images:
+    """Images (n, h, w, c) that lie somewhere.
 
+    Attributes
+    ----------
+    edges : sequence of int or None
+        Where chunks start, and the end of the last, if reading one image reads its chunk.
+    """
+
+    edges: Sequence[int] | None = None
     count: InputCount
-
-    @property
-    def edges(self) -> Sequence[int] | None:
-        """Where chunks start, and the end of the last, if reading one image reads its chunk."""
 
     def take(self, indices: Indices) -> NDArray:
         """Return some images, as they were stored."""
+        raise NotImplementedError
+
+    def chunks(self, indices: Sequence[Indices]) -> dict[int, Any]:
+        """Return the futures of the chunks of some images, where a cluster holds these."""
+        return {}
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given to read from, until it is given others for the same purpose."""
 
 
-class InMemory:
+class InMemory(Images):
     """Images of this process's memory."""
-
-    edges: Sequence[int] | None = None
 
     def __init__(self, x: NDArray, name: str) -> None:
         if np.issubdtype(x.dtype, np.floating):
@@ -54,7 +63,7 @@ class InMemory:
         return images
 
 
-class Chunks:
+class Chunks(Images):
     """A Dask array whose chunks a process computes on the thread that needs them, and keeps as far as its cache goes.
 
     Parameters
@@ -63,6 +72,8 @@ class Chunks:
         What travels to workers is its graph: each opens the files that this names, and reads what it needs.
     name : str
     """
+
+    edges: Sequence[int]
 
     def __init__(self, x: Any, name: str) -> None:
         x = x.rechunk({1: -1, 2: -1, 3: -1})
@@ -73,21 +84,14 @@ class Chunks:
         self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]
         self.count, self.cache = InputCount(), Cache(cache_bytes())
         if np.issubdtype(x.dtype, np.floating):
-            # One pass over all chunks now: a bad one must not end the run after hours.
-            bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
-            if bad.any():
-                raise DataError(
-                    f"{name}[{int(bad.argmax())}] has pixels that are not finite: remove or mend it."
-                )
+            raise_not_finite(x, name)
 
     def take(self, indices: Indices) -> NDArray:
         """Return some images."""
-        out = np.empty((len(indices), *self.shape), self.dtype)
-        owners = np.searchsorted(self.edges, indices, side="right") - 1
-        for chunk in np.unique(owners).tolist():
-            mine = owners == chunk
-            out[mine] = self.cache.get(chunk, self._read)[indices[mine] - self.edges[chunk]]
-        return out
+        return images_of_chunks(indices, self.edges, self._chunk, (self.shape, self.dtype))
+
+    def _chunk(self, chunk: int) -> NDArray:
+        return self.cache.get(chunk, self._read)
 
     def _read(self, chunk: int) -> NDArray:
         block = np.asarray(dask.local.get_sync(self.graph, self.keys[chunk]))
@@ -95,6 +99,18 @@ class Chunks:
             check_finite(block, self.name, self.edges[chunk])
         self.count.add(len(block), block.nbytes)
         return block
+
+
+def images_of_chunks(
+    indices: Indices, edges: Sequence[int], read: Callable[[int], NDArray], kind: tuple[tuple[int, ...], Any]
+) -> NDArray:
+    """Return images from their chunks; ``kind`` is the shape and the dtype of one."""
+    out = np.empty((len(indices), *kind[0]), kind[1])
+    owners = np.searchsorted(edges, indices, side="right") - 1
+    for chunk in np.unique(owners).tolist():
+        mine = owners == chunk
+        out[mine] = read(chunk)[indices[mine] - edges[chunk]]
+    return out
 
 
 class Cache:
@@ -194,6 +210,13 @@ def check_finite(block: NDArray, name: str, start: int) -> None:
         raise DataError(
             f"{name}[{start + int(bad.argmax())}] has pixels that are not finite: remove or mend it."
         )
+
+
+def raise_not_finite(x: Any, name: str) -> None:
+    """Look through all chunks of a Dask array: a bad pixel must not end the run after hours."""
+    bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
+    if bad.any():
+        raise DataError(f"{name}[{int(bad.argmax())}] has pixels that are not finite: remove or mend it.")
 
 
 def _not_finite(block: NDArray) -> NDArray[np.bool_]:

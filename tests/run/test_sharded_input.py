@@ -1,19 +1,25 @@
 """Sharded input on a real cluster: each worker reads the chunks of its own shards, and a small description travels."""
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
 import recipes
 
+from daskconv import events
 from daskconv.datasets import from_zarr, image_folder
+from daskconv.errors import DataError
+from daskconv.train.remote import OnCluster
 
 zarr = pytest.importorskip("zarr")
 
@@ -63,17 +69,19 @@ def test_each_worker_reads_its_half_of_a_zarr_store(client, store):
     assert recipes.digest(trained) == recipes.digest(train(data.x_train, data.y_train))
 
 
-def test_each_rank_reads_its_half_of_a_zarr_store(mpiexec, store):
+def test_each_rank_reads_its_half_of_a_zarr_store_and_of_persisted_chunks(mpiexec, store):
     script = Path(recipes.__file__).with_name("reads.py")
     command = [mpiexec, "-n", "4", sys.executable, str(script), str(store)]
     job = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
     assert job.returncode == 0, job.stderr
-    row = json.loads(job.stdout.splitlines()[-1])
-    assert len(row["read"]) == 2
-    for read, nbytes in row["read"]:
-        assert IMAGES / 2 <= read <= IMAGES / 2 + 4 * CHUNK and nbytes == read * SIDE * SIDE * 3
+    rows = [json.loads(line) for line in job.stdout.splitlines() if line.startswith("{")]
     data = from_zarr(store)
-    assert row["digest"] == recipes.digest(train(data.x_train, data.y_train))
+    for row in rows:
+        assert len(row["read"]) == 2
+        for read, nbytes in row["read"]:
+            assert IMAGES / 2 <= read <= IMAGES / 2 + 4 * CHUNK and nbytes == read * SIDE * SIDE * 3
+        assert row["digest"] == recipes.digest(train(data.x_train, data.y_train))
+    assert len(rows) == 2 and rows[0]["accuracy"] == rows[1]["accuracy"]
 
 
 def test_what_travels_to_workers_is_a_description(store):
@@ -114,3 +122,50 @@ def reader_threads():
     import threading
 
     return [thread.name for thread in threading.enumerate() if thread.name == "daskconv-ahead"]
+
+
+def test_persisted_chunks_stay_on_the_cluster(client, monkeypatch):
+    x, y = images()
+    lazy = da.from_array(x, (CHUNK, -1, -1, -1))
+    expected = recipes.digest(train(lazy, y))
+    persisted = client.persist(lazy)
+    assert recipes.digest(train(persisted, y)) == expected, "the local transport fetches them chunk by chunk"
+    monkeypatch.setattr(OnCluster, "_fetch", None)  # the driver must not need any
+    trained = recipes.trainer(transport="dask", client=client)
+    trained.fit(
+        persisted, y, epochs=2, batch_size=80, validation_data=(persisted[:200], y[:200]), progress=False
+    )
+    for each in trained.input_read.values():
+        # Of two epochs a half each; a chunk more or less where runs and epochs meet.
+        assert abs(each.images - IMAGES) <= 8 * CHUNK and each.nbytes == each.images * SIDE * SIDE * 3
+    trained = train(persisted, y, client)
+    assert recipes.digest(trained) == expected
+
+
+def test_work_on_persisted_chunks_is_done_on_the_cluster(client):
+    x, y = images()
+    persisted = client.persist(da.from_array(x, (CHUNK, 8, -1, -1)))
+    scaled = (persisted / 255).astype(np.float32)
+    whole = da.from_array(x, (CHUNK, 8, -1, -1)) / 255
+    assert recipes.digest(train(scaled, y, client)) == recipes.digest(train(whole.astype(np.float32), y))
+    bad = scaled.copy()
+    bad[77, 3, 4, 0] = np.nan
+    with pytest.raises(DataError, match=r"^x\[77\] has pixels that are not finite: remove or mend it\.$"):
+        train(bad, y, client)
+
+
+def test_persisted_chunks_that_die_with_a_worker_are_computed_again(client):
+    x, y = images()
+    lazy = da.from_array(x, (CHUNK, -1, -1, -1))
+    persisted, killed = client.persist(lazy), []
+    wait(persisted)
+    victim = min(client.run(os.getpid).values())
+
+    def kill(event):
+        if event.step >= 3 and not killed:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(event.step)
+
+    with events.listening(kill):
+        trained = train(persisted, y, client)
+    assert killed and recipes.digest(trained) == recipes.digest(train(lazy, y))
