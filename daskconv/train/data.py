@@ -15,6 +15,7 @@ from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, image_shape, steps_ahead
+from daskconv.train.mapped import Mapped, place_of
 from daskconv.train.normalize import Normalize
 
 # Chunks whose images are shuffled together, over all shards, and the fewest of one shard.
@@ -126,7 +127,8 @@ def checked_data(
 
 def _images(x: Any, name: str) -> Images:
     if not hasattr(x, "dask"):
-        return InMemory(x, name)
+        place = place_of(x)
+        return InMemory(x, name) if place is None else Mapped(x, name, place)
     from daskconv.train.remote import OnCluster, on_cluster
 
     return OnCluster(x, name) if on_cluster(x) else Chunks(x, name)

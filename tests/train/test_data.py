@@ -13,7 +13,7 @@ from daskconv import SGD, Normalize, events
 from daskconv.errors import DataError
 from daskconv.layout import even_parts
 from daskconv.train.data import ArrayData, shuffled
-from daskconv.train.images import Cache
+from daskconv.train.images import Cache, InMemory
 from train.small import DIGITS, LOADED, TINY, X, Y, bits, counted, figures, fit, refuse, trainer
 
 FLOATS = (X / 16).astype(np.float32)
@@ -199,6 +199,32 @@ def test_data_pickles_before_and_after_reading():
             assert (np.concatenate(other.batches(1)) == np.concatenate(data.batches(1))).all()
             for mine, theirs in zip(data.take(np.arange(90, 130)), other.take(np.arange(90, 130))):
                 assert (mine == theirs).all()
+
+
+@pytest.mark.parametrize("images", [X, FLOATS], ids=["uint8", "float32"])
+def test_of_mapped_files_the_place_travels(tmp_path, images):
+    whole = np.memmap(tmp_path / "x", images.dtype, "w+", offset=40, shape=images.shape)
+    whole[:] = images
+    for x, start in ((whole, 0), (whole[7:], 7), (np.asarray(whole)[7:], 7)):
+        data = ArrayData(x, Y[start:])
+        travels = pickle.dumps(data.images)
+        assert len(travels) < 1000
+        other = pickle.loads(travels)
+        assert (other.take(np.array([3, 0])) == images[[start + 3, start]]).all()
+        assert (other.count.read.images, other.count.read.nbytes) == (2, 2 * 64 * images.itemsize)
+    (tmp_path / "x").unlink()
+    lost = pickle.loads(travels)
+    refuse(r"x lies in /.*/x, which cannot be mapped here", lost.take, np.array([0]), error=DataError)
+
+
+def test_what_does_not_lie_in_a_file_row_after_row_travels_itself(tmp_path):
+    whole = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(4, 6, 6, 1))
+    changed = np.memmap(tmp_path / "x", np.uint8, "c", shape=(4, 6, 6, 1))
+    changed[:] = 3
+    for x in (whole[:, ::2], whole[::2], whole.transpose(0, 2, 1, 3), whole + 1, whole[[2, 1]], changed):
+        data = ArrayData(x, np.zeros(len(x), int))
+        other = pickle.loads(pickle.dumps(data.images))
+        assert type(other) is InMemory and (other.take(np.array([1])) == x[1]).all()
 
 
 def test_read_chunks_are_not_pickled():
