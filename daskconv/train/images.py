@@ -185,6 +185,10 @@ def steps_ahead() -> int:
 def as_images(x: Any, name: str) -> Any:
     """Return images (n, h, w, c) as NumPy or Dask; raise InputError where they are something else."""
     x = x.data if hasattr(x, "dims") else x  # xarray
+    if type(x).__module__.partition(".")[0] == "zarr":
+        from daskconv.datasets.zarr_store import lazy_array
+
+        x = lazy_array(x, name) if len(x.shape) == 4 else x
     x = x if hasattr(x, "dask") else np.asarray(x)
     if x.ndim != 4:
         raise InputError(f"{name} has shape {x.shape}: give images (n, h, w, c); a grey image has c = 1.")

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
 import recipes
 
 from daskconv import events
-from daskconv.datasets import from_zarr, image_folder
+from daskconv.datasets import from_npz, from_zarr, image_folder
 from daskconv.errors import DataError
 from daskconv.train.remote import OnCluster
 
@@ -82,6 +82,39 @@ def test_each_rank_reads_its_half_of_a_zarr_store_and_of_persisted_chunks(mpiexe
             assert IMAGES / 2 <= read <= IMAGES / 2 + 4 * CHUNK and nbytes == read * SIDE * SIDE * 3
         assert row["digest"] == recipes.digest(train(data.x_train, data.y_train))
     assert len(rows) == 2 and rows[0]["accuracy"] == rows[1]["accuracy"]
+
+
+def test_a_zarr_array_is_read_by_its_chunks_wherever_it_comes_from(client, store):
+    data, array = from_zarr(store), zarr.open_group(store, mode="r")["x_train"]
+    trained = train(array, data.y_train, client)
+    assert recipes.digest(trained) == recipes.digest(train(data.x_train, data.y_train))
+    assert all(each.images < 0.7 * IMAGES for each in trained.input_read.values())
+    in_memory = zarr.array(images()[0], chunks=(CHUNK, SIDE, SIDE, 3))
+    assert recipes.digest(train(in_memory, data.y_train)) == recipes.digest(trained)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_missing_chunk_is_refused_before_training(tmp_path, version):
+    x, y = images()
+    array = zarr.create_array(tmp_path / "x", data=x, chunks=(CHUNK, SIDE, SIDE, 3), zarr_format=version)
+    train(array, y)
+    chunk = next(file for file in (tmp_path / "x").rglob("*") if file.is_file() and file.name[0] not in ".z")
+    chunk.unlink()
+    sentence = (
+        f"^x lacks 1 of its {IMAGES // CHUNK} chunks, which would read as zeros: write it again, or give"
+    )
+    with pytest.raises(DataError, match=sentence):
+        train(array, y)
+    assert train(da.from_zarr(array), y).input_read
+
+
+def test_workers_map_a_file_and_read_their_rows(client, tmp_path):
+    x, y = images()
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y)
+    data = from_npz(tmp_path / "d.npz", mapped=True)
+    trained = train(data.x_train, data.y_train, client)
+    assert recipes.digest(trained) == recipes.digest(train(x, y))
+    assert sorted(each.images for each in trained.input_read.values()) == [IMAGES / 2, IMAGES / 2]
 
 
 def test_what_travels_to_workers_is_a_description(store):
