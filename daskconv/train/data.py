@@ -18,8 +18,9 @@ from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, 
 from daskconv.train.mapped import Mapped, place_of
 from daskconv.train.normalize import Normalize
 
-# Chunks whose images are shuffled together, over all shards, and the fewest of one shard.
-_WINDOW_CHUNKS, _FEWEST = 8, 2
+# Chunks of a shard whose images are shuffled together: the most, and the fewest where chunks are large; and the bytes
+# of all shards' chunks up to which there are more than that. These are no configuration: the bits depend on them.
+_WINDOW_CHUNKS, _FEWEST, _WINDOW_BYTES = 8, 2, 512 * 2**20
 
 
 class ArrayData:
@@ -80,6 +81,12 @@ class ArrayData:
             x = x.astype(np.float32)
         return x, self.y[indices], self.weight[indices]
 
+    @property
+    def _window(self) -> int:
+        """The chunks of a shard whose images are shuffled together."""
+        largest = max(np.diff(self.images.edges or [0, 1]).tolist()) * self.images.image_bytes * self.shards
+        return max(_FEWEST, min(_WINDOW_CHUNKS, _WINDOW_BYTES // largest))
+
     def chunks(self, indices: Sequence[Indices]) -> dict[int, Any]:
         """Return the futures of the chunks of some images, where a cluster holds these."""
         return self.images.chunks(indices)
@@ -98,7 +105,7 @@ class ArrayData:
         sizes = np.diff(
             [even_parts(min(self.batch_size, len(self) - at), self.shards) for at in starts], axis=2
         )[..., 0]
-        order = shuffled(len(self), self.seed, epoch, edges, sizes.sum(axis=0).tolist())
+        order = shuffled(len(self), self.seed, epoch, edges, sizes.sum(axis=0).tolist(), self._window)
         # A run of the order for each shard, and a part of each run for each step.
         parts = np.split(order, np.cumsum(sizes.T.ravel())[:-1])
         return [np.concatenate(parts[step :: len(sizes)]) for step in range(len(sizes))]
@@ -140,6 +147,7 @@ def shuffled(
     epoch: int,
     edges: Sequence[int] | None = None,
     runs: Sequence[int] | None = None,
+    window: int = _WINDOW_CHUNKS,
 ) -> Indices:
     """Return image numbers in the order of an epoch, the same wherever it is computed.
 
@@ -154,6 +162,8 @@ def shuffled(
         Where chunks start, and the end of the last.
     runs : sequence of int, optional
         Images of each run, which follow each other in the result; one run when not given.
+    window : int
+        Chunks of a run that are permuted together.
 
     Examples
     --------
@@ -167,12 +177,11 @@ def shuffled(
     order = generator.permutation(len(edges) - 1)
     line = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in order])
     ends = np.cumsum(np.diff(edges)[order])
-    chunks = max(_FEWEST, _WINDOW_CHUNKS // len(runs))
     cuts: list[int] = []
     for stop, size in zip(np.cumsum(runs).tolist(), runs, strict=True):
         inside = ends[(ends > stop - size) & (ends < stop)]
-        cuts += [*inside[chunks - 1 :: chunks].tolist(), stop]
-    return np.concatenate([generator.permutation(window) for window in np.split(line, cuts[:-1])])
+        cuts += [*inside[window - 1 :: window].tolist(), stop]
+    return np.concatenate([generator.permutation(images) for images in np.split(line, cuts[:-1])])
 
 
 def as_array(y: Any) -> NDArray:

@@ -30,9 +30,11 @@ class Images:
     ----------
     edges : sequence of int or None
         Where chunks start, and the end of the last, if reading one image reads its chunk.
+    image_bytes : int
     """
 
     edges: Sequence[int] | None = None
+    image_bytes: int
     count: InputCount
 
     def take(self, indices: Indices) -> NDArray:
@@ -54,7 +56,7 @@ class InMemory(Images):
         if np.issubdtype(x.dtype, np.floating):
             for start in range(0, len(x), 1024):
                 check_finite(x[start : start + 1024], name, start)
-        self.x, self.count = x, InputCount()
+        self.x, self.count, self.image_bytes = x, InputCount(), x[0].nbytes
 
     def take(self, indices: Indices) -> NDArray:
         """Return some images."""
@@ -79,6 +81,7 @@ class Chunks(Images):
         x = x.rechunk({1: -1, 2: -1, 3: -1})
         self.edges = [0, *np.cumsum(x.chunks[0]).tolist()]
         self.shape, self.dtype, self.name = x.shape[1:], x.dtype, name
+        self.image_bytes = x[0].nbytes
         (optimized,) = dask.optimize(x)
         self.graph = dict(optimized.__dask_graph__())
         self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]

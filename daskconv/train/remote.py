@@ -33,7 +33,7 @@ class OnCluster(Images):
         x = client.persist(x.rechunk({1: -1, 2: -1, 3: -1}))
         wait(x)
         self.edges = [0, *np.cumsum(x.chunks[0]).tolist()]
-        self.shape, self.dtype = x.shape[1:], x.dtype
+        self.shape, self.dtype, self.image_bytes = x.shape[1:], x.dtype, x[0].nbytes
         by_key = {future.key: future for future in futures_of(x)}
         self.futures = [by_key[(x.name, chunk, 0, 0, 0)] for chunk in range(len(x.chunks[0]))]
         self.count, self.cache = InputCount(), Cache(cache_bytes())

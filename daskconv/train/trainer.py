@@ -212,7 +212,7 @@ class Trainer:
         Parameters
         ----------
         x : array (n, h, w, c)
-            uint8 or float images; NumPy or Dask.
+            uint8 or float images; NumPy, mapped, Zarr or Dask.
         y : array (n,)
             Classes, or targets (n, ...) of another loss.
         epochs, batch_size : int

@@ -66,7 +66,7 @@ SHARED = [
 @pytest.mark.parametrize(("chunks", "shards", "batch_size"), SHARED, ids=str)
 def test_each_shard_reads_its_own_run_of_chunks(chunks, shards, batch_size):
     images, edges = sum(chunks), np.cumsum([0, *chunks])
-    x = da.zeros((images, 8, 8, 1), np.uint8, chunks=(tuple(chunks), 8, 8, 1))
+    x = da.zeros((images, 8, 8, 1), dtype=np.uint8, chunks=(tuple(chunks), 8, 8, 1))
     data = ArrayData(x, np.zeros(images, int), batch_size=batch_size, shards=shards, seed=2)
     batches = data.batches(epoch=1)
     assert [len(batch) for batch in batches] == [
@@ -82,12 +82,15 @@ def test_each_shard_reads_its_own_run_of_chunks(chunks, shards, batch_size):
     assert (np.concatenate(data.batches(1)) == np.concatenate(batches)).all()
 
 
-def test_a_shard_mixes_images_of_few_chunks_at_a_time():
-    x = da.zeros((400, 4, 4, 1), np.uint8, chunks=(10, 4, 4, 1))
-    batches = ArrayData(x, np.zeros(400, int), batch_size=40, shards=4).batches(0)
-    for batch in batches:
-        for start, stop in even_parts(40, 4):
-            assert len(set((batch[start:stop] // 10).tolist())) == 2, "two chunks a shard, eight in all"
+@pytest.mark.parametrize(("side", "mixed"), [(4, 8), (2048, 2), (1024, 4)])
+def test_a_shard_mixes_images_of_a_few_chunks_and_fewer_large_ones(side, mixed):
+    x = da.zeros((960, side, side, 3), dtype=np.uint8, chunks=(10, side, side, 3))
+    batches = ArrayData(x, np.zeros(960, int), batch_size=160, shards=4).batches(0)
+    windows = [set() for _ in range(4)]
+    for batch in batches[: mixed // 4 or 1]:
+        for window, (start, stop) in zip(windows, even_parts(160, 4), strict=True):
+            window |= set((batch[start:stop] // 10).tolist())
+    assert all(mixed - 1 <= len(window) <= mixed + 2 for window in windows)
 
 
 # ------------------------------------------------------------------------------------ reading
