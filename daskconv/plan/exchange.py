@@ -89,7 +89,7 @@ class Exchange:
 
     def crossing(self, owners: Sequence[int]) -> list[Transfer]:
         """Return the transfers between workers; what two shards of a worker read of the same source goes there once."""
-        found = {}
+        found: dict[tuple[int, int, Box], Transfer] = {}
         for transfer in self.transfers:
             if owners[transfer.source] != owners[transfer.dest]:
                 found.setdefault((transfer.source, owners[transfer.dest], transfer.box), transfer)
@@ -103,9 +103,7 @@ class Exchange:
         """Return the shape of what a transfer takes."""
         return shape_of(transfer.box, self._edges(edges))
 
-    def assemble(
-        self, dest: int, part: Callable[[Transfer], NDArray], edges: Edges, dtype: str
-    ) -> NDArray:
+    def assemble(self, dest: int, part: Callable[[Transfer], NDArray], edges: Edges, dtype: str) -> NDArray:
         """Return what a shard gets, from the part of each transfer to it."""
         box, edges_or_none = self.dests[dest], self._edges(edges)
         make = np.zeros if self.sums else np.empty
@@ -143,7 +141,9 @@ class Exchange:
         return all(count == prod(b - a for a, b in box) for count, box in zip(filled, boxes, strict=True))
 
 
-def move(value: str, result: str, sources: Sequence[Box], dests: Sequence[Box], **options: object) -> Exchange:
+def move(
+    value: str, result: str, sources: Sequence[Box], dests: Sequence[Box], **options: object
+) -> Exchange:
     """Return the exchange that gives each shard its box, from the nearest shard that holds each region."""
     holders: dict[Box, list[int]] = {}
     for shard, box in enumerate(sources):

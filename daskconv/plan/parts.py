@@ -76,7 +76,7 @@ def _whole_weights(layer: Layer, shapes: Sequence[Shape]) -> dict[str, Box]:
     return {name: whole(size) for name, (size, _) in named.items()}
 
 
-def _windows(window: Window, size: tuple[int, int], box: Box) -> tuple[Box, Any]:
+def _windows(window: Window, size: Sequence[int], box: Box) -> tuple[Box, Any]:
     """Return the rows and columns that some outputs read, and the padding that is left of the window's."""
     ranges, pads = [], []
     for axis, name in enumerate("hw"):
@@ -112,7 +112,7 @@ def _(layer: Conv2D, shapes: Sequence[Shape], box: Box, channels: Range | None) 
         groups=groups,
         bias=layer.bias and channels is None,
     )
-    weights = {"weight": ((0, window.kernel[0]), (0, window.kernel[1]), of_weight, k)}
+    weights: dict[str, Box] = {"weight": ((0, window.kernel[0]), (0, window.kernel[1]), of_weight, k)}
     if local.bias:
         weights["bias"] = (k,)
     return Part(local, ((*rows, channels or read),), weights)
@@ -146,7 +146,7 @@ def _(layer: Dense, shapes: Sequence[Shape], box: Box, channels: Range | None) -
     return Part(local, ((of_weight,),), weights)
 
 
-def _pool_axes(layer: Layer, shapes: Sequence[Shape]) -> str:
+def _any_axis(layer: Layer, shapes: Sequence[Shape]) -> str:
     return "hwk"
 
 
@@ -164,18 +164,27 @@ def _same(layer: Layer, shapes: Sequence[Shape], box: Box, channels: Range | Non
         sides = box[len(box) - len(shape) :]
         inputs.append(tuple((0, 1) if size == 1 else side for size, side in zip(shape, sides, strict=True)))
     weights = _whole_weights(layer, shapes)
-    return Part(layer, tuple(inputs), {name: (box[-1],) for name in weights})
+    return Part(layer, tuple(inputs), dict.fromkeys(weights, (box[-1],)))
 
 
-for _kind in (MaxPool2D, AvgPool2D, LpPool2D):
-    axes_of.register(_kind, _pool_axes)
-    part_of.register(_kind, _pool)
-for _kind in (ReLU, LeakyReLU, PReLU, ELU, Sigmoid, HardSigmoid, HardSwish, Tanh, Clip, BatchNorm):
-    axes_of.register(_kind, _pool_axes)
-    part_of.register(_kind, _same)
-for _kind in (Add, Subtract, Multiply, Divide):
-    axes_of.register(_kind, _pool_axes)
-    part_of.register(_kind, _same)
+_POOLS: tuple[type[Layer], ...] = (MaxPool2D, AvgPool2D, LpPool2D)
+_ELEMENTWISE: tuple[type[Layer], ...] = (
+    ReLU,
+    LeakyReLU,
+    PReLU,
+    ELU,
+    Sigmoid,
+    HardSigmoid,
+    HardSwish,
+    Tanh,
+    Clip,
+)
+_ELEMENTWISE += (BatchNorm, Add, Subtract, Multiply, Divide)
+
+for _kinds, _rule in (_POOLS, _pool), (_ELEMENTWISE, _same):
+    for _kind in _kinds:
+        axes_of.register(_kind, _any_axis)
+        part_of.register(_kind, _rule)
 
 
 @axes_of.register

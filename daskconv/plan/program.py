@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,10 +13,14 @@ from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.layout import even_parts
+from daskconv.nn.layers import Outputs
 from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
+from daskconv.plan.plans import Plan, data
+from daskconv.plan.split import Split
+from daskconv.plan.splitter import split
 from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial, flat_layout, update
 
 STATE, DATA = "state", "data"
@@ -101,6 +105,21 @@ class Program:
     whole_shards: bool = False
     clip_norm: float | None = None
     average: float | None = None
+    plan: Plan = field(default_factory=data)
+
+    @cached_property
+    def split(self) -> Split | None:
+        """The network as its shards run it; None where only images are split, and each shard runs the whole network."""
+        if self.plan.splits_images_only:
+            return None
+        return split(
+            self.network, self.plan, self.input_shape, trainable=self.trainable, methods=self.methods
+        )
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the network has several outputs."""
+        return isinstance(self.network.nodes[-1].layer, Outputs)
 
     @cached_property
     def methods(self) -> dict[str, dict[str, str]]:

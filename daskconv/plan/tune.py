@@ -25,7 +25,7 @@ from daskconv.nn.blocks import images_at_once
 from daskconv.nn.layers import Conv2D
 from daskconv.nn.network import Network, aligned
 from daskconv.nn.passes import input_of
-from daskconv.plan.partition import DEFAULT_SHARDS
+from daskconv.plan.plans import DEFAULT_SHARDS
 
 DTYPE = "float32"
 ROUNDS = 7

@@ -10,6 +10,7 @@ from daskconv.graph.threads import available_threads, check_threads
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, TrainState
 from daskconv.run.local import LocalTransport
+from daskconv.run.local_shards import LocalShards
 from daskconv.run.mpi import MPITransport, launcher_ranks
 from daskconv.run.transport import Transport
 
@@ -50,7 +51,8 @@ def open_transport(
 ) -> Transport:
     """Return the transport, which holds the data, and the state as its own: it may change that in place."""
     if name == "local":
-        return LocalTransport(program, state, data, check_threads(threads or available_threads()))
+        local = LocalShards if program.split else LocalTransport
+        return local(program, state, data, check_threads(threads or available_threads()))
     from daskconv.run.dask import DaskTransport
 
     kind = MPITransport if name == "mpi" else DaskTransport

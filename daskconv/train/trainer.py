@@ -12,11 +12,13 @@ from daskconv import events
 from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
+from daskconv.layout import Layout
 from daskconv.nn import zoo
 from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
-from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
+from daskconv.plan.partition import Chosen, partition
+from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import AVERAGE, Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
@@ -46,8 +48,9 @@ class Trainer:
         "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error", a spec such as
         :class:`daskconv.SoftmaxCrossEntropy`, or a function as in :mod:`daskconv.nn.losses`.
     optimizer : Optimizer
-    plan : str or Plan
-        "data": images are split over logical shards.
+    plan : str, Plan or mapping of str to Layout
+        How shards split the work: "data", "model", "hybrid", one of :mod:`daskconv.plans`, or the Layout of each layer
+        by its name or a pattern such as "conv*".
     transport : {"auto", "local", "dask", "mpi"}
         Threads of this process, tasks of the client's workers, or one long task a worker with gradients
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
@@ -97,7 +100,7 @@ class Trainer:
         *,
         loss: str | Loss = "softmax_cross_entropy",
         optimizer: Optimizer | None = None,
-        plan: str | Plan = "data",
+        plan: str | Plan | Mapping[str, Layout] = "data",
         transport: str = "auto",
         method: str | Mapping[str, str] = "auto",
         precision: str | None = None,

@@ -31,7 +31,8 @@ from daskconv.errors import WorkerError
 from daskconv.graph.threads import execute
 from daskconv.nn.losses import softmax_cross_entropy
 from daskconv.plan import tree
-from daskconv.plan.partition import Plan, partition
+from daskconv.plan.partition import partition
+from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import TrainState, add, add_into, block_partial, evaluate_block, update
 from daskconv.run.loop import evaluate_blocks
 from reference import METHODS

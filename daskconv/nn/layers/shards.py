@@ -51,7 +51,7 @@ class DropoutPart(Dropout):
 
 @dataclass(frozen=True)
 class Moments(Layer):
-    """Rows, mean and sum of squared distances of each channel (1, 3, c) of the images and pixels at hand, in float64."""
+    """Rows, mean and sum of squared distances of each channel (1, 3, c) of the part at hand, in float64."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (3, c)."""
@@ -63,7 +63,7 @@ class Moments(Layer):
         found = np.zeros((1, 3, x.shape[-1]))
         if context.training and len(rows):
             mean, variance = moments(rows)
-            found[0] = len(rows), mean, variance * len(rows)
+            found[0, 0], found[0, 1], found[0, 2] = len(rows), mean, variance * len(rows)
         return found, (rows, found[0, 1], x.shape)
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:

@@ -1,0 +1,308 @@
+"""Shards: a worker's part of a split Program: its pieces of the weights, and a step from images to new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from daskconv.errors import WorkerError
+from daskconv.graph.threads import execute, one_thread_each
+from daskconv.nn import passes
+from daskconv.nn.layers.base import Context
+from daskconv.plan.boxes import Box, edges_of, shape_of
+from daskconv.plan.pieces import Pieces
+from daskconv.plan.program import Program
+from daskconv.plan.split import Stage
+from daskconv.plan.tasks import Data, FlatGradients, Indices, flat_layout
+from daskconv.run.exchange import Mesh
+
+
+class Shards:
+    """The shards of one worker.
+
+    Parameters
+    ----------
+    program : Program
+        One that is split.
+    pieces : Pieces
+        This worker's; steps change them in place.
+    mesh : Mesh
+    threads : int
+    """
+
+    def __init__(self, program: Program, pieces: Pieces, mesh: Mesh, threads: int) -> None:
+        assert program.split is not None
+        self.program, self.split, self.pieces = program, program.split, pieces
+        self.mesh, self.threads = mesh, threads
+
+    def step(self, data: Data, indices: Indices, epoch: int, rate: float) -> NDArray[np.float64]:
+        """Take a step with the images of a batch; return its sums."""
+        batch = _Batch(self, data, indices, epoch, training=True)
+        with np.errstate(all="ignore"):  # what is not finite is refused below, and said once
+            batch.forward()
+            parts = batch.lose()
+            batch.backward()
+            gradients = self._add_gradients(batch.grads)
+        sums = self.add_sums(parts)
+        self._update(gradients, sums, rate)
+        return sums
+
+    def evaluate(self, data: Data, indices: Indices) -> NDArray[np.float64]:
+        """Return the sums of some images, on every worker."""
+        batch = _Batch(self, data, indices, None, training=False)
+        with np.errstate(all="ignore"):
+            batch.forward()
+            return self.add_sums(batch.lose())
+
+    def run(self, function: Callable[..., Any], *args: Mapping[int, Any]) -> dict[int, Any]:
+        """Call a function for each shard here, side by side on the threads."""
+        shards = self.mesh.mine
+        graph = {shard: Task(shard, function, shard, *(each[shard] for each in args)) for shard in shards}
+        with one_thread_each():
+            return dict(zip(shards, execute(graph, shards, self.threads), strict=True))
+
+    @cached_property
+    def buckets(self) -> dict[tuple[int, ...], list[tuple[str, Box]]]:
+        """By the shards that hold them, the pieces whose gradients or statistics are added up together."""
+        found: dict[tuple[int, ...], list[tuple[str, Box]]] = {}
+        trainable = set(self.program.trainable)
+        for name, by_box in self.split.holders.items():
+            for box, holders in by_box.items():
+                if name in trainable or name in self.split.statistics:
+                    found.setdefault(tuple(holders), []).append((name, box))
+        return {holders: found[holders] for holders in sorted(found)}
+
+    def vectors(self, shard: int) -> dict[tuple[int, ...], FlatGradients]:
+        """Return where a shard's gradients go: a vector for each bucket that it has a part of."""
+        made = {}
+        for holders, pieces in self.buckets.items():
+            if shard in holders:
+                shapes = {name: shape_of(box, None) for name, box in pieces}
+                vector = np.zeros(sum(map(prod, shapes.values())), self.program.dtype)
+                places = {
+                    name: vector[start:stop].reshape(shapes[name])
+                    for name, (start, stop) in flat_layout(shapes).items()
+                }
+                made[holders] = FlatGradients(vector, places)
+        return made
+
+    def _add_gradients(
+        self, grads: Mapping[int, Mapping[tuple[int, ...], FlatGradients]]
+    ) -> dict[Any, NDArray]:
+        """Return the summed gradient of each piece that a shard here holds."""
+        found: dict[Any, NDArray] = {}
+        for holders, pieces in self.buckets.items():
+            own = {shard: grads[shard][holders].vector for shard in self.mesh.mine if shard in holders}
+            if not own:
+                continue
+            size = len(next(iter(own.values())))
+            total, at = self.mesh.add(own, holders, size, self.program.dtype), 0
+            for name, box in pieces:
+                shape = shape_of(box, None)
+                found[name, box] = total[at : at + prod(shape)].reshape(shape)
+                at += prod(shape)
+        return found
+
+    def anyone(self, wish: bool) -> bool:
+        """Return whether any worker has a wish, such as to stop."""
+        if self.mesh.messages is None:
+            return wish
+        return bool(self.add_sums({shard: np.array([float(wish)]) for shard in self.mesh.mine})[0])
+
+    def add_sums(self, sums: Mapping[int, NDArray]) -> NDArray[np.float64]:
+        """Return the sum over all shards of vectors of float64."""
+        shards = range(self.split.shards)
+        return self.mesh.add(sums, shards, len(next(iter(sums.values()))), np.float64)
+
+    def _update(self, gradients: Mapping[Any, NDArray], sums: NDArray, rate: float) -> None:
+        """Take the optimiser's step, unless some worker has a gradient that is not finite."""
+        squares = {shard: np.zeros(2) for shard in self.mesh.mine}
+        for (name, box), gradient in gradients.items():
+            first = self.split.holders[name][box][0]
+            if first in squares and name in self.program.trainable:
+                flat = gradient.reshape(-1)
+                squares[first] += np.einsum("i,i->", flat, flat, dtype=np.float64), 0
+            if not np.isfinite(gradient.sum(dtype=np.float64)):
+                squares[min(squares)][1] += 1
+        square, broken = self.add_sums(squares)
+        loss, weight = sums[:2]
+        if broken or not np.isfinite([loss, np.dtype(self.program.dtype).type(rate)]).all():
+            raise WorkerError(
+                f"The loss or a gradient is not finite in step {self.pieces.steps + 1} "
+                f"(loss {loss / max(weight, 1):g}): the weights stay as they were; use a lower learning rate or look "
+                "for broken images."
+            )
+        scale, limit = (1 / weight if weight > 0 else 0.0), self.program.clip_norm
+        norm = scale * float(square) ** 0.5
+        scale *= min(1.0, limit / norm) if limit is not None and norm > 0 else 1.0
+        self.pieces.update(self.program, gradients, sums, rate, scale)
+
+
+class _Batch:
+    """One batch on its way through the shards of a worker."""
+
+    def __init__(
+        self, shards: Shards, data: Data, indices: Indices, epoch: int | None, training: bool
+    ) -> None:
+        self.shards, self.split, self.program = shards, shards.split, shards.program
+        self.data, self.indices, self.epoch, self.training = data, indices, epoch, training
+        self.mine = shards.mesh.mine
+        self.edges = edges_of(len(indices), self.split.shards)
+        self.taken: dict[tuple[int, int], Any] = {}
+        self.values: dict[int, dict[str, Any]] = {shard: self._read(shard) for shard in self.mine}
+        self.saved: dict[int, dict[int, Any]] = {shard: {} for shard in self.mine}
+        self.flowing: dict[int, dict[str, NDArray]] = {shard: {} for shard in self.mine}
+        self.grads = shards.run(lambda shard: shards.vectors(shard)) if training else {}
+        self.params = shards.run(lambda shard: shards.pieces.of(shard))
+
+    def _take(self, groups: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
+        """Return the images, targets and weights of some groups, read once."""
+        if groups not in self.taken:
+            images = self.indices[self.edges[groups[0]] : self.edges[groups[1]]]
+            self.taken[groups] = self.data.take(images, self.epoch)
+        return self.taken[groups]
+
+    def _read(self, shard: int) -> dict[str, Any]:
+        """Return what a shard reads of the images."""
+        found = {}
+        for name, boxes in self.split.reads.items():
+            groups, *sides = boxes[shard]
+            images = self._take(groups)[0]
+            found[name] = images[(slice(None), *(slice(*side) for side in sides))]
+        return found
+
+    # The way forward
+
+    def forward(self) -> None:
+        """Take the images to the scores."""
+        for number, stage in enumerate(self.split.stages):
+            got = self.shards.mesh.exchange(stage.exchanges, self.values, self.edges, self.program.dtype)
+            for shard in self.mine:
+                self.values[shard] |= got[shard]
+            self.shards.run(lambda shard, number=number, stage=stage: self._run(shard, number, stage))
+
+    def _run(self, shard: int, number: int, stage: Stage) -> None:
+        run, values = stage.runs[shard], self.values[shard]
+        if not run.nodes:
+            return
+        images = self._images(stage, shard)
+        if not len(images):
+            made = {node.name for node in run.nodes} & set(run.outputs)
+            values.update({name: self._zeros(name, shard) for name in made})
+            return
+        params, statistics = self.params[shard]
+        context = self._context(images)
+        saved = passes.forward(run, params, statistics, values, context)
+        if self.training:
+            self.saved[shard][number] = saved, context
+            self._count(shard, context)
+
+    def _images(self, stage: Stage, shard: int) -> Indices:
+        first, last = stage.groups(shard)
+        return self.indices[self.edges[first] : self.edges[last]]
+
+    def _context(self, images: Indices) -> Context:
+        # One shard here has all threads: they share its convolutions.
+        return Context(
+            self.training,
+            threads=self.shards.threads,
+            images=images,
+            seed=self.program.seed,
+            epoch=self.epoch or 0,
+            spread=len(self.mine) == 1,
+        )
+
+    def _zeros(self, name: str, shard: int) -> NDArray:
+        value = self.split.values[name]
+        shape = shape_of(value.boxes[shard], self.edges if value.batched else None)
+        return np.zeros(shape, value.dtype or self.program.dtype)
+
+    def _count(self, shard: int, context: Context) -> None:
+        """Note a shard's batch statistics, times the images that they stand for."""
+        for name, statistic in context.batch_statistics.items():
+            first, last = self.split.pieces[shard][name].counts
+            images = self.edges[last] - self.edges[first]
+            if images:
+                self._place(shard, name)[...] = statistic * images
+
+    def _place(self, shard: int, name: str) -> NDArray:
+        holders = tuple(self.split.holders[name][self.split.pieces[shard][name].box])
+        return self.grads[shard][holders][name]
+
+    # The loss
+
+    def lose(self) -> dict[int, NDArray]:
+        """Return each shard's sums over its group of images; gradients begin to flow."""
+        return self.shards.run(self._lose)
+
+    def _lose(self, shard: int) -> NDArray:
+        program, names = self.program, self.split.scores
+        _, y, weight = self._take_group(shard)
+        if not len(y):
+            return np.zeros(program.sums_size)
+        scores = tuple(self.values[shard][name] for name in names)
+        given = scores if program.has_outputs else scores[0]
+        loss, gradient = program.loss(given, y, weight)
+        gradients = gradient if program.has_outputs else (gradient,)
+        self.flowing[shard].update(zip(names, gradients, strict=True))
+        return program.sums_of(given, y, weight, loss)
+
+    def _take_group(self, shard: int) -> tuple[NDArray, NDArray, NDArray]:
+        """Return the images of a shard's group: a part of those that it read."""
+        start, stop = self.edges[shard], self.edges[shard + 1]
+        for (first, last), taken in self.taken.items():
+            if first <= shard < last:
+                at = slice(start - self.edges[first], stop - self.edges[first])
+                return tuple(array[at] for array in taken)
+        return self.data.take(self.indices[start:stop], self.epoch)
+
+    # The way back
+
+    def backward(self) -> None:
+        """Take the gradients of the scores to those of the weights."""
+        for number in reversed(range(len(self.split.stages))):
+            stage = self.split.stages[number]
+            self.shards.run(lambda shard, number=number, stage=stage: self._run_back(shard, number, stage))
+            exchanges = self.split.back[number]
+            got = self.shards.mesh.exchange(exchanges, self.flowing, self.edges, self.program.dtype)
+            for shard in self.mine:
+                for exchange in exchanges:
+                    self.flowing[shard].pop(exchange.value, None)
+                for name, part in got[shard].items():
+                    before = self.flowing[shard].get(name)
+                    self.flowing[shard][name] = part if before is None else before + part
+
+    def _run_back(self, shard: int, number: int, stage: Stage) -> None:
+        if number not in self.saved[shard]:
+            return
+        saved, context = self.saved[shard].pop(number)
+        params, _ = self.params[shard]
+        grads = _Gradients(self.grads[shard], self._place, shard)
+        learning = self.split.learning
+        passes.backward(
+            stage.runs[shard], params, saved, self.flowing[shard], context, learning, self.split.needed, grads
+        )
+
+
+class _Gradients:
+    """Where a shard's gradients are set, by name."""
+
+    def __init__(self, vectors: Any, place: Callable[[int, str], NDArray], shard: int) -> None:
+        self.vectors, self.place, self.shard = vectors, place, shard
+
+    def __contains__(self, name: str) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> NDArray:
+        return self.place(self.shard, name)
+
+    def __setitem__(self, name: str, gradient: NDArray) -> None:
+        place = self.place(self.shard, name)
+        if gradient.ctypes.data != place.ctypes.data:
+            place[...] = gradient.reshape(place.shape)
