@@ -155,7 +155,7 @@ class Program:
     # How a shard's gradients, and after them its batch statistics, lie in one vector.
 
     @cached_property
-    def _vector_shapes(self) -> dict[str, tuple[int, ...]]:
+    def vector_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = self.network.weight_shapes(self.input_shape)
         trained = {name: shapes[name] for name in self.trainable}
         return trained | self.network.statistic_shapes(self.input_shape)
@@ -163,11 +163,11 @@ class Program:
     @cached_property
     def elements(self) -> int:
         """Elements of the gradient vector."""
-        return sum(prod(shape) for shape in self._vector_shapes.values())
+        return sum(prod(shape) for shape in self.vector_shapes.values())
 
     def gradients_of(self, vector: NDArray) -> NDArray:
         """Return the part of a vector that is gradients."""
-        return vector[: sum(prod(self._vector_shapes[name]) for name in self.trainable)]
+        return vector[: sum(prod(self.vector_shapes[name]) for name in self.trainable)]
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
@@ -177,8 +177,8 @@ class Program:
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter and statistic."""
         return {
-            name: vector[start:stop].reshape(self._vector_shapes[name])
-            for name, (start, stop) in flat_layout(self._vector_shapes).items()
+            name: vector[start:stop].reshape(self.vector_shapes[name])
+            for name, (start, stop) in flat_layout(self.vector_shapes).items()
         }
 
     # What is summed besides gradients.

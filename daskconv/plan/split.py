@@ -122,6 +122,19 @@ class Split:
         return found
 
     @cached_property
+    def done_after(self) -> tuple[tuple[str, ...], ...]:
+        """By stage, the values that nobody reads after its segment."""
+        last: dict[str, int] = {}
+        for number, stage in enumerate(self.stages):
+            read = {name for node in stage.runs[0].nodes for name in node.inputs}
+            last |= dict.fromkeys(read | {exchange.value for exchange in stage.exchanges}, number)
+        for name in self.scores:
+            last.pop(name, None)
+        return tuple(
+            tuple(name for name, at in last.items() if at == number) for number in range(len(self.stages))
+        )
+
+    @cached_property
     def back(self) -> tuple[tuple[Exchange, ...], ...]:
         """By stage, the exchanges of gradients after its segment's way back."""
         return tuple(

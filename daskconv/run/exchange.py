@@ -56,10 +56,10 @@ class Mesh:
 
     def exchange(
         self, exchanges: Sequence[Exchange], values: Values, edges: Edges, dtype: str
-    ) -> dict[int, dict[str, NDArray]]:
-        """Return what each shard here gets of each exchange's result; shards without a value count as zeros."""
+    ) -> dict[int, list[tuple[str, NDArray]]]:
+        """Return what each shard here gets of each exchange, with its name; shards without a value count as zeros."""
         received = self._swap(exchanges, values, edges, dtype)
-        results: dict[int, dict[str, NDArray]] = {shard: {} for shard in self.mine}
+        results: dict[int, list[tuple[str, NDArray]]] = {shard: [] for shard in self.mine}
         for number, exchange in enumerate(exchanges):
 
             def part(transfer: Transfer, number: int = number, exchange: Exchange = exchange) -> NDArray:
@@ -68,7 +68,7 @@ class Mesh:
                 return _taken(exchange, transfer, values, edges, dtype)
 
             for shard in self.mine:
-                results[shard][exchange.result] = exchange.assemble(shard, part, edges, dtype)
+                results[shard].append((exchange.result, exchange.assemble(shard, part, edges, dtype)))
         return results
 
     def _swap(

@@ -43,19 +43,19 @@ class Shards:
 
     def step(self, data: Data, indices: Indices, epoch: int, rate: float) -> NDArray[np.float64]:
         """Take a step with the images of a batch; return its sums."""
-        batch = _Batch(self, data, indices, epoch, training=True)
+        batch = Batch(self, data, indices, epoch, training=True)
         with np.errstate(all="ignore"):  # what is not finite is refused below, and said once
             batch.forward()
             parts = batch.lose()
             batch.backward()
-            gradients = self._add_gradients(batch.grads)
+            gradients = self.add_gradients(batch.grads)
         sums = self.add_sums(parts)
         self._update(gradients, sums, rate)
         return sums
 
     def evaluate(self, data: Data, indices: Indices) -> NDArray[np.float64]:
         """Return the sums of some images, on every worker."""
-        batch = _Batch(self, data, indices, None, training=False)
+        batch = Batch(self, data, indices, None, training=False)
         with np.errstate(all="ignore"):
             batch.forward()
             return self.add_sums(batch.lose())
@@ -92,7 +92,7 @@ class Shards:
                 made[holders] = FlatGradients(vector, places)
         return made
 
-    def _add_gradients(
+    def add_gradients(
         self, grads: Mapping[int, Mapping[tuple[int, ...], FlatGradients]]
     ) -> dict[Any, NDArray]:
         """Return the summed gradient of each piece that a shard here holds."""
@@ -144,7 +144,7 @@ class Shards:
         self.pieces.update(self.program, gradients, sums, rate, scale)
 
 
-class _Batch:
+class Batch:
     """One batch on its way through the shards of a worker."""
 
     def __init__(
@@ -156,6 +156,8 @@ class _Batch:
         self.edges = edges_of(len(indices), self.split.shards)
         self.taken: dict[tuple[int, int], Any] = {}
         self.values: dict[int, dict[str, Any]] = {shard: self._read(shard) for shard in self.mine}
+        self.targets = {shard: self._targets(shard) for shard in self.mine}
+        self.taken.clear()
         self.saved: dict[int, dict[int, Any]] = {shard: {} for shard in self.mine}
         self.flowing: dict[int, dict[str, NDArray]] = {shard: {} for shard in self.mine}
         self.grads = shards.run(lambda shard: shards.vectors(shard)) if training else {}
@@ -169,13 +171,21 @@ class _Batch:
         return self.taken[groups]
 
     def _read(self, shard: int) -> dict[str, Any]:
-        """Return what a shard reads of the images."""
+        """Return what a shard reads of the images, copied where that lets go of the rest of them."""
         found = {}
         for name, boxes in self.split.reads.items():
             groups, *sides = boxes[shard]
             images = self._take(groups)[0]
-            found[name] = images[(slice(None), *(slice(*side) for side in sides))]
+            found[name] = np.ascontiguousarray(images[(slice(None), *(slice(*side) for side in sides))])
         return found
+
+    def _targets(self, shard: int) -> tuple[NDArray, NDArray]:
+        """Return the targets and weights of a shard's group, which lies in what it has read, or is read now."""
+        start, stop = self.edges[shard], self.edges[shard + 1]
+        whole = next((groups for groups in self.taken if groups[0] <= shard < groups[1]), (shard, shard + 1))
+        at = slice(start - self.edges[whole[0]], stop - self.edges[whole[0]])
+        _, y, weight = self._take(whole)
+        return y[at], weight[at]
 
     # The way forward
 
@@ -184,8 +194,11 @@ class _Batch:
         for number, stage in enumerate(self.split.stages):
             got = self.shards.mesh.exchange(stage.exchanges, self.values, self.edges, self.program.dtype)
             for shard in self.mine:
-                self.values[shard] |= got[shard]
+                self.values[shard].update(got[shard])
             self.shards.run(lambda shard, number=number, stage=stage: self._run(shard, number, stage))
+            for name in self.split.done_after[number]:
+                for shard in self.mine:
+                    self.values[shard].pop(name, None)
 
     def _run(self, shard: int, number: int, stage: Stage) -> None:
         run, values = stage.runs[shard], self.values[shard]
@@ -243,7 +256,7 @@ class _Batch:
 
     def _lose(self, shard: int) -> NDArray:
         program, names = self.program, self.split.scores
-        _, y, weight = self._take_group(shard)
+        y, weight = self.targets[shard]
         if not len(y):
             return np.zeros(program.sums_size)
         scores = tuple(self.values[shard][name] for name in names)
@@ -252,15 +265,6 @@ class _Batch:
         gradients = gradient if program.has_outputs else (gradient,)
         self.flowing[shard].update(zip(names, gradients, strict=True))
         return program.sums_of(given, y, weight, loss)
-
-    def _take_group(self, shard: int) -> tuple[NDArray, NDArray, NDArray]:
-        """Return the images of a shard's group: a part of those that it read."""
-        start, stop = self.edges[shard], self.edges[shard + 1]
-        for (first, last), taken in self.taken.items():
-            if first <= shard < last:
-                at = slice(start - self.edges[first], stop - self.edges[first])
-                return tuple(array[at] for array in taken)
-        return self.data.take(self.indices[start:stop], self.epoch)
 
     # The way back
 
@@ -274,7 +278,7 @@ class _Batch:
             for shard in self.mine:
                 for exchange in exchanges:
                     self.flowing[shard].pop(exchange.value, None)
-                for name, part in got[shard].items():
+                for name, part in got[shard]:
                     before = self.flowing[shard].get(name)
                     self.flowing[shard][name] = part if before is None else before + part
 
