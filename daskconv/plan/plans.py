@@ -33,7 +33,7 @@ class Plan:
         Of the layers with weights from ``split_at`` on. What it says of k is k or c, filters or input channels: what
         sends less.
     split_at : str, optional
-        Where ``model`` begins: the name of a layer; the first Dense when not given, the first layer of all where it is "".
+        Where ``model`` begins: the name of a layer, the first Dense when not given, the first layer of all for "".
     layers : tuple of (str, Layout)
         By name, or by a pattern such as "conv*": the first that fits a layer.
     synchronize : bool

@@ -156,6 +156,7 @@ class Program:
 
     @cached_property
     def vector_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each gradient, and of each batch statistic after them, in the order of the vector."""
         shapes = self.network.weight_shapes(self.input_shape)
         trained = {name: shapes[name] for name in self.trainable}
         return trained | self.network.statistic_shapes(self.input_shape)

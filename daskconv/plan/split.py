@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -120,6 +120,16 @@ class Split:
             for name, piece in pieces.items():
                 found.setdefault(name, {}).setdefault(piece.box, []).append(shard)
         return found
+
+    def buckets(self, trainable: Iterable[str]) -> dict[tuple[int, ...], list[tuple[str, Box]]]:
+        """Return, by the shards that hold them, the pieces whose gradients or statistics are added up together."""
+        wanted = {*trainable, *self.statistics}
+        found: dict[tuple[int, ...], list[tuple[str, Box]]] = {}
+        for name, by_box in self.holders.items():
+            for box, holders in by_box.items():
+                if name in wanted:
+                    found.setdefault(tuple(holders), []).append((name, box))
+        return {holders: found[holders] for holders in sorted(found)}
 
     @cached_property
     def done_after(self) -> tuple[tuple[str, ...], ...]:

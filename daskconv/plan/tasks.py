@@ -168,10 +168,7 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
     with np.errstate(over="ignore"):
         finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
     if not finite.all():
-        raise WorkerError(
-            f"The loss or a gradient is not finite in step {state.steps + 1} (loss {loss / max(weight, 1):g}): "
-            "the weights stay as they were; use a lower learning rate or look for broken images."
-        )
+        raise WorkerError(not_finite(state.steps + 1, loss, weight))
     target = state if in_place else state.copy()
     scale = _clipped(program, total.gradient, 1 / weight if weight > 0 else 0.0)
     sums = program.unflatten(total.gradient)
@@ -187,6 +184,14 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         statistics=statistics,
         position=state.position.after(total.sums),
         steps=state.steps + 1,
+    )
+
+
+def not_finite(step: int, loss: float, weight: float) -> str:
+    """Return what is wrong with a step whose loss or gradient is not finite."""
+    return (
+        f"The loss or a gradient is not finite in step {step} (loss {loss / max(weight, 1):g}): "
+        "the weights stay as they were; use a lower learning rate or look for broken images."
     )
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.graph.threads import one_thread_each
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import Data, Indices, Position, TrainState
-from daskconv.run.exchange import Mesh
+from daskconv.plan.tasks import Data, Position, TrainState
+from daskconv.run.exchange import Mesh, Steps, drive
 from daskconv.run.local import emit_position
 from daskconv.run.shards import Shards
 from daskconv.run.transport import begin
@@ -33,11 +32,11 @@ class LocalShards:
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
         """Run the epoch's steps here."""
         self._stepped = True
-        return run_steps(self.shards, self.data["train"], epoch, stopped, emit_position)
+        return drive(epoch_steps(self.shards, self.data["train"], epoch, stopped, emit_position), None)
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set."""
-        return evaluate(self.shards, self.data[data])
+        return drive(evaluation(self.shards, self.data[data]), None)
 
     def state(self) -> TrainState:
         """Return the whole state, put together from the pieces."""
@@ -51,36 +50,27 @@ class LocalShards:
         """Do nothing: the threads are the process's."""
 
 
-def run_steps(
+def epoch_steps(
     shards: Shards,
     data: Data,
     epoch: int,
     stopped: Callable[[], bool],
     done: Callable[[Position, int], None],
-) -> Position:
+) -> Steps[Position]:
     """Run an epoch from where the pieces stand in it; ``done`` gets the position, and the steps, after each step."""
-    batches, pieces = data.batches(epoch), shards.pieces
+    batches, pieces, stop = data.batches(epoch), shards.pieces, False
     pieces.position = begin(TrainState({}, {}, pieces.position), epoch).position
-    with one_thread_each():
-        while pieces.position.step < len(batches):
-            step = pieces.position.step
-            rate = shards.program.rate(epoch, step, len(batches))
-            shards.step(data, batches[step], epoch, rate)
-            done(pieces.position, len(batches))
-            if shards.anyone(stopped()):
-                break
+    while pieces.position.step < len(batches) and not stop:
+        step = pieces.position.step
+        rate = shards.program.rate(epoch, step, len(batches))
+        stop = yield from shards.step(data, batches[step], epoch, rate, stopped())
+        done(pieces.position, len(batches))
     return pieces.position
 
 
-def evaluate(shards: Shards, data: Data) -> NDArray[np.float64]:
+def evaluation(shards: Shards, data: Data) -> Steps[NDArray[np.float64]]:
     """Return the sums over a data set, taken through the shards in batches."""
-    total = np.zeros(shards.program.sums_size)
-    with one_thread_each():
-        for indices in batches_of(len(data), shards.program.batch_size):
-            total += shards.evaluate(data, indices)
+    total, size = np.zeros(shards.program.sums_size), shards.program.batch_size
+    for start in range(0, len(data), size):
+        total += yield from shards.evaluate(data, np.arange(start, min(start + size, len(data))))
     return total
-
-
-def batches_of(images: int, size: int) -> list[Indices]:
-    """Return the numbers of images in batches of a size; the last one may be short."""
-    return [np.arange(start, min(start + size, images)) for start in range(0, images, size)]

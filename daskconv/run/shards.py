@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -15,12 +15,12 @@ from daskconv.errors import WorkerError
 from daskconv.graph.threads import execute, one_thread_each
 from daskconv.nn import passes
 from daskconv.nn.layers.base import Context
-from daskconv.plan.boxes import Box, edges_of, shape_of
-from daskconv.plan.pieces import Pieces
+from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.split import Stage
-from daskconv.plan.tasks import Data, FlatGradients, Indices, flat_layout
-from daskconv.run.exchange import Mesh
+from daskconv.plan.tasks import Data, FlatGradients, Indices, flat_layout, not_finite
+from daskconv.run.exchange import Holders, Mesh, Steps
 
 
 class Shards:
@@ -41,44 +41,40 @@ class Shards:
         self.program, self.split, self.pieces = program, program.split, pieces
         self.mesh, self.threads = mesh, threads
 
-    def step(self, data: Data, indices: Indices, epoch: int, rate: float) -> NDArray[np.float64]:
-        """Take a step with the images of a batch; return its sums."""
+    def step(self, data: Data, indices: Indices, epoch: int, rate: float, stop: bool = False) -> Steps[bool]:
+        """Take a step with the images of a batch; return whether any worker wants to stop after it."""
         batch = Batch(self, data, indices, epoch, training=True)
-        with np.errstate(all="ignore"):  # what is not finite is refused below, and said once
-            batch.forward()
-            parts = batch.lose()
-            batch.backward()
-            gradients = self.add_gradients(batch.grads)
-        sums = self.add_sums(parts)
-        self._update(gradients, sums, rate)
-        return sums
+        yield from batch.forward()
+        sums = batch.lose()
+        yield from batch.backward()
+        gradients = yield from self.add_gradients(batch.grads)
+        control = self._control(gradients, stop)
+        added = yield from self.mesh.add_everywhere(
+            {shard: np.concatenate([control[shard], sums[shard]]) for shard in sums}
+        )
+        (square, broken, stopping), total = added[:3], added[3:]
+        self._update(gradients, total, rate, square, bool(broken))
+        return bool(stopping)
 
-    def evaluate(self, data: Data, indices: Indices) -> NDArray[np.float64]:
+    def evaluate(self, data: Data, indices: Indices) -> Steps[NDArray[np.float64]]:
         """Return the sums of some images, on every worker."""
         batch = Batch(self, data, indices, None, training=False)
-        with np.errstate(all="ignore"):
-            batch.forward()
-            return self.add_sums(batch.lose())
+        yield from batch.forward()
+        return (yield from self.mesh.add_everywhere(batch.lose()))
 
-    def run(self, function: Callable[..., Any], *args: Mapping[int, Any]) -> dict[int, Any]:
+    def run(self, function: Callable[[int], Any]) -> dict[int, Any]:
         """Call a function for each shard here, side by side on the threads."""
         shards = self.mesh.mine
-        graph = {shard: Task(shard, function, shard, *(each[shard] for each in args)) for shard in shards}
+        graph = {shard: Task(shard, _quietly, function, shard) for shard in shards}
         with one_thread_each():
             return dict(zip(shards, execute(graph, shards, self.threads), strict=True))
 
     @cached_property
-    def buckets(self) -> dict[tuple[int, ...], list[tuple[str, Box]]]:
+    def buckets(self) -> dict[Holders, list[Key]]:
         """By the shards that hold them, the pieces whose gradients or statistics are added up together."""
-        found: dict[tuple[int, ...], list[tuple[str, Box]]] = {}
-        trainable = set(self.program.trainable)
-        for name, by_box in self.split.holders.items():
-            for box, holders in by_box.items():
-                if name in trainable or name in self.split.statistics:
-                    found.setdefault(tuple(holders), []).append((name, box))
-        return {holders: found[holders] for holders in sorted(found)}
+        return self.split.buckets(self.program.trainable)
 
-    def vectors(self, shard: int) -> dict[tuple[int, ...], FlatGradients]:
+    def vectors(self, shard: int) -> dict[Holders, FlatGradients]:
         """Return where a shard's gradients go: a vector for each bucket that it has a part of."""
         made = {}
         for holders, pieces in self.buckets.items():
@@ -93,55 +89,56 @@ class Shards:
         return made
 
     def add_gradients(
-        self, grads: Mapping[int, Mapping[tuple[int, ...], FlatGradients]]
-    ) -> dict[Any, NDArray]:
+        self, grads: Mapping[int, Mapping[Holders, FlatGradients]]
+    ) -> Steps[dict[Key, NDArray]]:
         """Return the summed gradient of each piece that a shard here holds."""
-        found: dict[Any, NDArray] = {}
-        for holders, pieces in self.buckets.items():
-            own = {shard: grads[shard][holders].vector for shard in self.mesh.mine if shard in holders}
-            if not own:
-                continue
-            size = len(next(iter(own.values())))
-            total, at = self.mesh.add(own, holders, size, self.program.dtype), 0
-            for name, box in pieces:
+        own: dict[Holders, dict[int, NDArray]] = {
+            holders: {shard: grads[shard][holders].vector for shard in self.mesh.mine if shard in holders}
+            for holders in self.buckets
+        }
+        own = {holders: vectors for holders, vectors in own.items() if vectors}
+        sizes = {
+            holders: sum(prod(shape_of(box, None)) for _, box in pieces)
+            for holders, pieces in self.buckets.items()
+        }
+        sums = yield from self.mesh.add_slices(own, sizes, self.program.dtype)
+        found: dict[Key, NDArray] = {}
+        for holders, total in sums.items():
+            at = 0
+            for name, box in self.buckets[holders]:
                 shape = shape_of(box, None)
                 found[name, box] = total[at : at + prod(shape)].reshape(shape)
                 at += prod(shape)
         return found
 
-    def anyone(self, wish: bool) -> bool:
-        """Return whether any worker has a wish, such as to stop."""
-        if self.mesh.messages is None:
-            return wish
-        return bool(self.add_sums({shard: np.array([float(wish)]) for shard in self.mesh.mine})[0])
-
-    def add_sums(self, sums: Mapping[int, NDArray]) -> NDArray[np.float64]:
-        """Return the sum over all shards of vectors of float64."""
-        shards = range(self.split.shards)
-        return self.mesh.add(sums, shards, len(next(iter(sums.values()))), np.float64)
-
-    def _update(self, gradients: Mapping[Any, NDArray], sums: NDArray, rate: float) -> None:
-        """Take the optimiser's step, unless some worker has a gradient that is not finite."""
-        squares = {shard: np.zeros(2) for shard in self.mesh.mine}
+    def _control(self, gradients: Mapping[Key, NDArray], stop: bool) -> dict[int, NDArray[np.float64]]:
+        """Return by shard: squares of the gradients, each piece's once; how many are not finite; whether to stop."""
+        found = {shard: np.zeros(3) for shard in self.mesh.mine}
         for (name, box), gradient in gradients.items():
             first = self.split.holders[name][box][0]
-            if first in squares and name in self.program.trainable:
+            if first in found and name in self.program.trainable:
                 flat = gradient.reshape(-1)
-                squares[first] += np.einsum("i,i->", flat, flat, dtype=np.float64), 0
-            if not np.isfinite(gradient.sum(dtype=np.float64)):
-                squares[min(squares)][1] += 1
-        square, broken = self.add_sums(squares)
+                found[first][0] += np.einsum("i,i->", flat, flat, dtype=np.float64)
+            found[min(found)][1] += not np.isfinite(gradient.sum(dtype=np.float64))
+        found[min(found)][2] = stop
+        return found
+
+    def _update(
+        self, gradients: Mapping[Key, NDArray], sums: NDArray, rate: float, square: float, broken: bool
+    ) -> None:
+        """Take the optimiser's step, unless some worker has a gradient that is not finite."""
         loss, weight = sums[:2]
         if broken or not np.isfinite([loss, np.dtype(self.program.dtype).type(rate)]).all():
-            raise WorkerError(
-                f"The loss or a gradient is not finite in step {self.pieces.steps + 1} "
-                f"(loss {loss / max(weight, 1):g}): the weights stay as they were; use a lower learning rate or look "
-                "for broken images."
-            )
+            raise WorkerError(not_finite(self.pieces.steps + 1, loss, weight))
         scale, limit = (1 / weight if weight > 0 else 0.0), self.program.clip_norm
         norm = scale * float(square) ** 0.5
         scale *= min(1.0, limit / norm) if limit is not None and norm > 0 else 1.0
         self.pieces.update(self.program, gradients, sums, rate, scale)
+
+
+def _quietly(function: Callable[[int], Any], shard: int) -> Any:
+    with np.errstate(all="ignore"):  # the update refuses what is not finite, and says so once
+        return function(shard)
 
 
 class Batch:
@@ -189,18 +186,20 @@ class Batch:
 
     # The way forward
 
-    def forward(self) -> None:
+    def forward(self) -> Steps[None]:
         """Take the images to the scores."""
         for number, stage in enumerate(self.split.stages):
-            got = self.shards.mesh.exchange(stage.exchanges, self.values, self.edges, self.program.dtype)
+            got = yield from self.shards.mesh.exchange(
+                stage.exchanges, self.values, self.edges, self.program.dtype
+            )
             for shard in self.mine:
                 self.values[shard].update(got[shard])
-            self.shards.run(lambda shard, number=number, stage=stage: self._run(shard, number, stage))
+            self.shards.run(partial(self._run, number, stage))
             for name in self.split.done_after[number]:
                 for shard in self.mine:
                     self.values[shard].pop(name, None)
 
-    def _run(self, shard: int, number: int, stage: Stage) -> None:
+    def _run(self, number: int, stage: Stage, shard: int) -> None:
         run, values = stage.runs[shard], self.values[shard]
         if not run.nodes:
             return
@@ -268,13 +267,15 @@ class Batch:
 
     # The way back
 
-    def backward(self) -> None:
+    def backward(self) -> Steps[None]:
         """Take the gradients of the scores to those of the weights."""
         for number in reversed(range(len(self.split.stages))):
             stage = self.split.stages[number]
-            self.shards.run(lambda shard, number=number, stage=stage: self._run_back(shard, number, stage))
+            self.shards.run(partial(self._run_back, number, stage))
             exchanges = self.split.back[number]
-            got = self.shards.mesh.exchange(exchanges, self.flowing, self.edges, self.program.dtype)
+            got = yield from self.shards.mesh.exchange(
+                exchanges, self.flowing, self.edges, self.program.dtype
+            )
             for shard in self.mine:
                 for exchange in exchanges:
                     self.flowing[shard].pop(exchange.value, None)
@@ -282,7 +283,7 @@ class Batch:
                     before = self.flowing[shard].get(name)
                     self.flowing[shard][name] = part if before is None else before + part
 
-    def _run_back(self, shard: int, number: int, stage: Stage) -> None:
+    def _run_back(self, number: int, stage: Stage, shard: int) -> None:
         if number not in self.saved[shard]:
             return
         saved, context = self.saved[shard].pop(number)
