@@ -43,6 +43,19 @@ def bucket_bytes(owners: Sequence[int], holders: Sequence[int], size: int) -> in
     return scattered + (len(workers) - 1) * sum(slices.values())
 
 
+def moves_of(split: Split, owners: Sequence[int], trainable: Iterable[str], *, training: bool = True) -> int:
+    """Return how often arrays travel between workers in a step, or in the evaluation of a batch."""
+    if len(set(owners)) == 1:
+        return 0
+    rows = [stage.exchanges for stage in split.stages]
+    if training:
+        rows += split.back
+    crossing = sum(any(exchange.crossing(owners) for exchange in row) for row in rows)
+    adds = any(len({owners[shard] for shard in holders}) > 1 for holders in split.buckets(trainable))
+    # Slices of gradients and of their sums; and, in any case, the loss and its like.
+    return crossing + 1 + 2 * (training and adds)
+
+
 def describe(plan: Plan, network: Network, input_shape: tuple[int, int, int], batch: int) -> str:
     """Return the table of :meth:`Plan.describe`: one worker a shard, float32."""
     trainable = network.trainable_names(input_shape, None)

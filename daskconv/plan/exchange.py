@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from daskconv.plan.boxes import Box, Edges, contains, intersect, shape_of, slices
 
+_BACK = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather"}
+
 
 class Transfer(NamedTuple):
     """What one shard gives another, or itself: a box of the value."""
@@ -38,6 +40,8 @@ class Exchange:
         By shard.
     transfers : tuple of Transfer
         Those of a destination in the order in which they are added.
+    kind : str
+        What MPI, or the field, calls the pattern.
     sums : bool
         Whether a result is the sum of several shards' values.
     batched : bool
@@ -51,22 +55,10 @@ class Exchange:
     sources: tuple[Box, ...]
     dests: tuple[Box, ...]
     transfers: tuple[Transfer, ...]
+    kind: str
     sums: bool = False
     batched: bool = True
     dtype: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """What MPI, or the field, calls the pattern."""
-        if self.sums:
-            return "all-reduce" if len(set(self.dests)) < len(self.dests) else "reduce-scatter"
-        pairs = list(zip(self.sources, self.dests, strict=True))
-        if all(contains(source, dest) for source, dest in pairs):
-            return "slice"
-        if not all(contains(dest, source) for source, dest in pairs):
-            return "all-to-all"
-        spatial = all(source[:1] == dest[:1] and source[3:] == dest[3:] for source, dest in pairs)
-        return "halo" if spatial and len(self.dests[0]) == 4 and len(set(self.dests)) > 1 else "all-gather"
 
     def transposed(self) -> Exchange:
         """Return the exchange of the gradient."""
@@ -77,6 +69,7 @@ class Exchange:
             self.dests,
             self.sources,
             tuple(sorted(back)),
+            _BACK.get(self.kind, self.kind),
             not self._gathers(self.sources, [(source, box) for source, _, box in self.transfers]),
             self.batched,
             self.dtype,
@@ -154,7 +147,18 @@ def move(
             if (shared := intersect(box, needed)) is not None:
                 nearest = min(shards, key=lambda shard: (abs(shard - dest), shard))
                 transfers.append(Transfer(nearest, dest, shared))
-    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), **options)  # type: ignore[arg-type]
+    kind = _kind_of_move(sources, dests)
+    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), kind, **options)  # type: ignore[arg-type]
+
+
+def _kind_of_move(sources: Sequence[Box], dests: Sequence[Box]) -> str:
+    pairs = list(zip(sources, dests, strict=True))
+    if all(contains(source, dest) for source, dest in pairs):
+        return "slice"
+    rows_only = all(source[:1] == dest[:1] and source[3:] == dest[3:] for source, dest in pairs)
+    if rows_only and len(dests[0]) == 4 and len(set(dests)) > 1:
+        return "halo"
+    return "all-gather" if all(contains(dest, source) for source, dest in pairs) else "all-to-all"
 
 
 def total(
@@ -172,4 +176,5 @@ def total(
                 if (shared := intersect(box, needed)) is not None:
                     nearest = min(shards, key=lambda shard: (abs(shard - dest), shard))
                     transfers.append(Transfer(nearest, dest, shared))
-    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), sums=True)
+    kind = "all-reduce" if len(set(dests)) < len(dests) else "reduce-scatter"
+    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), kind, sums=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,7 @@ class Pieces:
     position : Position
     """
 
-    split: Split
+    split: Split | None
     params: dict[Key, NDArray]
     statistics: dict[Key, NDArray]
     slots: dict[Key, Arrays]
@@ -61,8 +61,13 @@ class Pieces:
                     }
         return cls(split, params, statistics, slots, state.steps, state.position)
 
+    def without_split(self) -> Pieces:
+        """Return the pieces as they travel to somebody who has the Split."""
+        return replace(self, split=None)
+
     def of(self, shard: int) -> tuple[dict[str, Arrays], dict[str, Arrays]]:
         """Return a shard's parameters and running statistics, by the node that reads them."""
+        assert self.split is not None
         params: dict[str, Arrays] = {}
         statistics: dict[str, Arrays] = {}
         for name, piece in self.split.pieces[shard].items():

@@ -161,6 +161,8 @@ def hybrid(shards: int = DEFAULT_SHARDS, *, split_at: str | None = None, synchro
 def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) -> Plan:
     """Return the spatial plan: rows and columns of the images are split, with halos between neighbours.
 
+    Dense layers, which see no rows and columns, are split along k or c into as many parts.
+
     Parameters
     ----------
     h, w : int
@@ -173,7 +175,8 @@ def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) ->
     parts = {"n": n, "h": h, "w": w}
     for axis, count in parts.items():
         check_count(count, axis)
-    return Plan("spatial", Layout(**parts), synchronize=synchronize)
+    dense = Layout(n=n, k=h * w)
+    return Plan("spatial", Layout(**parts), dense if h * w > 1 else None, synchronize=synchronize)
 
 
 PLANS = {"data": data, "model": model, "hybrid": hybrid}

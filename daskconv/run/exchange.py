@@ -63,6 +63,19 @@ def drive(steps: Steps[Result], messages: Messages | None) -> Result:
             messages.swap(*parcels)
 
 
+def owners_of(shards: int, workers: int) -> tuple[int, ...]:
+    """Return the worker of each shard: neighbouring shards lie together.
+
+    Examples
+    --------
+    >>> owners_of(4, 3)
+    (0, 0, 1, 2)
+    """
+    return tuple(
+        worker for worker, (start, stop) in enumerate(even_parts(shards, workers)) for _ in range(start, stop)
+    )
+
+
 @dataclass(frozen=True)
 class Mesh:
     """Who computes which shard.

@@ -56,11 +56,15 @@ def epoch_steps(
     epoch: int,
     stopped: Callable[[], bool],
     done: Callable[[Position, int], None],
+    until: int | None = None,
 ) -> Steps[Position]:
-    """Run an epoch from where the pieces stand in it; ``done`` gets the position, and the steps, after each step."""
+    """Run an epoch, or its steps ``until`` one, from where the pieces stand in it.
+
+    ``done`` gets the position, and the epoch's steps, after each step.
+    """
     batches, pieces, stop = data.batches(epoch), shards.pieces, False
     pieces.position = begin(TrainState({}, {}, pieces.position), epoch).position
-    while pieces.position.step < len(batches) and not stop:
+    while pieces.position.step < (until or len(batches)) and not stop:
         step = pieces.position.step
         rate = shards.program.rate(epoch, step, len(batches))
         stop = yield from shards.step(data, batches[step], epoch, rate, stopped())

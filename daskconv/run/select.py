@@ -54,8 +54,12 @@ def open_transport(
         local = LocalShards if program.split else LocalTransport
         return local(program, state, data, check_threads(threads or available_threads()))
     from daskconv.run.dask import DaskTransport
+    from daskconv.run.dask_shards import DaskShards
 
-    kind = MPITransport if name == "mpi" else DaskTransport
+    if program.split:
+        kind: Any = DaskShards
+    else:
+        kind = MPITransport if name == "mpi" else DaskTransport
     return kind(program, state, data, client, threads or worker_threads(client))
 
 

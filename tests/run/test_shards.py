@@ -27,10 +27,10 @@ from daskconv import (
 from daskconv.errors import InputError
 from daskconv.plan import tree
 from daskconv.plan.boxes import edges_of
-from daskconv.plan.describe import added_bytes, exchanged_bytes
+from daskconv.plan.describe import added_bytes, exchanged_bytes, moves_of
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.plans import resolve_plan
-from daskconv.run.exchange import Mesh, drive
+from daskconv.run.exchange import Mesh, drive, owners_of
 from daskconv.run.shards import Batch, Shards
 from plan.drawn import images, networks, program_of, some_plans, state_of, unsplit
 
@@ -93,12 +93,13 @@ class Post:
 
     def __init__(self, workers):
         self.boxes = {(a, b): queue.Queue() for a in range(workers) for b in range(workers)}
-        self.nbytes = 0
+        self.nbytes = self.moves = 0
 
     def of(self, rank):
         return SimpleNamespace(swap=lambda sends=(), receives=(): self.swap(rank, sends, receives))
 
     def swap(self, rank, sends, receives):
+        self.moves += rank == 0
         for other, tag, array in sends:
             self.nbytes += array.nbytes
             self.boxes[rank, other].put((tag, array.copy()))
@@ -111,7 +112,7 @@ class Post:
 def on_workers(program, state, workers, work, threads=1):
     """Return what `work(shards)` gives on each of some workers, their pieces joined, and the bytes they sent."""
     count = program.split.shards
-    owners = tuple(min(shard * workers // count, workers - 1) for shard in range(count))
+    owners = owners_of(count, workers)
     post, found = Post(workers), {}
 
     def run(rank):
@@ -122,7 +123,7 @@ def on_workers(program, state, workers, work, threads=1):
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, range(workers)))
     results, pieces = zip(*(found[rank] for rank in range(workers)), strict=True)
-    return results, joined(state, pieces), post.nbytes
+    return results, joined(state, pieces), post
 
 
 def steps(data, count, batch, evaluates=True):
@@ -171,10 +172,10 @@ def test_the_bits_are_those_of_any_number_of_workers(plan):
     program = program_of(NETWORK, plan, SHAPE, 6, "float32", optimizer=optimizer, clip_norm=1.0)
     state, data = state_of(NETWORK, SHAPE, optimizer, "float32"), images(12, SHAPE, "float32")
     (sums,), once, sent = on_workers(program, state, 1, steps(data, 4, 6))
-    assert sent == 0 and not np.array_equal(once.params["conv1.weight"], state.params["conv1.weight"])
+    assert sent.nbytes == 0 and not np.array_equal(once.params["conv1.weight"], state.params["conv1.weight"])
     for workers in 2, 3, 4:
         each, found, sent = on_workers(program, state, workers, steps(data, 4, 6))
-        assert sent > 0
+        assert sent.nbytes > 0
         assert all(np.array_equal(sums, other) for other in each)
         for kind in "params", "slots", "statistics":
             for name, array in getattr(once, kind).items():
@@ -187,9 +188,10 @@ def test_workers_send_what_the_plan_says(plan, workers):
     program = program_of(NETWORK, plan, SHAPE, 7, "float32")
     state, data = state_of(NETWORK, SHAPE, SGD(0.1), "float32"), images(12, SHAPE, "float32")
     _, _, sent = on_workers(program, state, workers, steps(data, 1, 8, evaluates=False))
-    owners = tuple(min(shard * workers // 4, workers - 1) for shard in range(4))
+    owners = owners_of(4, workers)
     expected = exchanged_bytes(program.split, owners, 7) + added_bytes(
         program.split, owners, program.trainable
     )
     control = sum(len(tree.held(owners, range(4), w)) for w in range(workers)) * (workers - 1)
-    assert sent == expected + control * (3 + program.sums_size) * 8
+    assert sent.nbytes == expected + control * (3 + program.sums_size) * 8
+    assert sent.moves == moves_of(program.split, owners, program.trainable)
