@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -18,6 +18,7 @@ from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
+from daskconv.plan.outline import methods_of, outline
 from daskconv.plan.plans import Plan, data
 from daskconv.plan.split import Split
 from daskconv.plan.splitter import split
@@ -30,52 +31,6 @@ STATE, DATA = "state", "data"
 _HEAD = 4
 # Forward passes keep nothing for a backward pass, so a block of them may be larger.
 _EVALUATE_BLOCKS = 4
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Layers that one shard computes without talking to another.
-
-    Attributes
-    ----------
-    name : str
-    layers : tuple of str
-        Names of the network's nodes.
-    per : {"shard", "step"}
-        Whether it runs once a shard or once a step.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    per: str
-
-    def __str__(self) -> str:
-        span = f"{self.layers[0]} .. {self.layers[-1]}" if len(self.layers) > 1 else "".join(self.layers)
-        return f"segment   {self.name:<12} each {self.per:<6} {span}"
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Arrays that shards have to combine between two segments.
-
-    Attributes
-    ----------
-    kind : str
-        As in MPI: all-reduce, reduce-scatter, all-gather ...
-    what : str
-    nbytes : int
-        Bytes of one shard's part.
-    order : str
-        The order in which shards are combined.
-    """
-
-    kind: str
-    what: str
-    nbytes: int
-    order: str
-
-    def __str__(self) -> str:
-        return f"exchange  {self.kind:<12} {self.what}, {self.nbytes:,} bytes a shard, {self.order}"
 
 
 @dataclass(frozen=True)
@@ -126,31 +81,14 @@ class Program:
         """The convolution method of each layer and pass."""
         return {name: dict(methods) for name, methods in self.methods_table}
 
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The runs of layers between exchanges."""
-        layers = tuple(node.name for node in self.network.nodes)
-        owners = {name.rpartition(".")[0] for name in self.trainable}
-        learning = tuple(name for name in layers if name in owners)
-        return Segment("gradients", layers, "shard"), Segment("update", learning, "step")
-
-    @property
-    def exchanges(self) -> tuple[Exchange, ...]:
-        """What travels between the segments."""
-        nbytes = self.elements * np.dtype(self.dtype).itemsize + self.sums_size * 8
-        order = f"summed as {tree.describe((0, self.shards))}"
-        return (Exchange("all-reduce", "gradients and sums", nbytes, order),)
-
     def __str__(self) -> str:
-        gradients, after = self.segments
         shard = -(-self.batch_size // self.shards)
         head = (
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
             f"blocks of {shard if self.whole_shards else min(self.block_images, shard)} images"
         )
         head += f", tuning {self.tuning}" if self.tuning else ""
-        methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
-        return "\n".join([head, *map(str, [gradients, *self.exchanges, after]), *methods])
+        return "\n".join([head, *map(str, outline(self)), *methods_of(self.methods)])
 
     # How a shard's gradients, and after them its batch statistics, lie in one vector.
 
@@ -290,7 +228,3 @@ class Program:
         rate = self.rate(epoch, 0, 1) if rate is None else rate
         graph["update"] = Task("update", update, self, TaskRef(STATE), TaskRef(("sum", *root)), rate, True)
         return graph
-
-
-def _methods(methods: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {method}" for name, method in methods.items())

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from distributed import Client, Future, wait
+from distributed import CancelledError, Client, Future, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError
@@ -78,8 +78,16 @@ class DaskShards:
         key = f"{self.run}-{name}"
         return self.client.submit(function, *args, key=key, workers=[worker], pure=False, priority=10)
 
-    def _wait(self, futures: list[Future]) -> list[Any]:
-        """Return results; raise _Lost as soon as one of the workers is gone."""
+    def _results(self, futures: list[Future]) -> list[Any]:
+        """Return the results of tasks."""
+        self._wait(futures)
+        try:
+            return self.client.gather(futures)
+        except (CancelledError, KeyError, OSError) as error:
+            raise _Lost(f"A result was lost before it was fetched: {error}") from error
+
+    def _wait(self, futures: list[Future]) -> None:
+        """Wait for tasks; raise _Lost as soon as one of the workers is gone."""
         while True:
             try:
                 wait(futures, timeout=_LOOK)
@@ -96,7 +104,6 @@ class DaskShards:
                 raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
         if failures or any(future.status != "finished" for future in futures):
             raise _Lost("The cluster lost a task of a step.")
-        return self.client.gather(futures, errors="raise")
 
     def _keeping_on(self, action: Callable[[], Any]) -> Any:
         """Return what the action returns; where a worker was lost, begin anew from the driver's state."""
@@ -131,7 +138,7 @@ class DaskShards:
             self._computed.setdefault(worker, set()).update(Mesh(owners, rank).mine)
 
     def _pieces(self) -> list[Pieces]:
-        return self._wait(
+        return self._results(
             [self._submit(worker, f"pieces-{uuid4().hex}", _pieces, self.run) for worker in self.workers]
         )
 
@@ -151,11 +158,10 @@ class DaskShards:
             before = self._round(before, ("go on", number))
             if asked and self._has_ended(before):
                 break
-        self._wait([future for row in flying for future in row])
-        return [result for _, result in self._wait(before)]
+        return [result for _, result in self._results(before)]
 
     def _has_ended(self, futures: list[Future]) -> bool:
-        return all(outbox is None for outbox, _ in self._wait(futures))
+        return all(outbox is None for outbox, _ in self._results(futures))
 
     def _round(self, before: list[Future], what: tuple) -> list[Future]:
         """Submit the next task of every worker, which gets what all others have sent to it."""
