@@ -36,8 +36,11 @@ from daskconv.nn.layers import (
     Tanh,
 )
 from daskconv.nn.layers.base import Layer, Shape
-from daskconv.nn.layers.shards import DropoutPart
+from daskconv.nn.layers.shards import DropoutPart, MeanPart
 from daskconv.plan.boxes import Box, Range, whole
+
+Summed = Mapping[str, Range]
+"""The ranges of a part along the axes that a layer sums over, where those are split."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,20 @@ class Part:
 
 @singledispatch
 def axes_of(layer: Layer, shapes: Sequence[Shape]) -> str:
-    """Return the axes besides n that a plan may split: h, w, k (output channels), c (input channels, summed over)."""
+    """Return the axes besides n that a plan may split: h, w, k (output channels), c (input channels)."""
     return ""
 
 
+def summed_axes(layer: Layer) -> str:
+    """Return the axes that a layer sums over: a plan that splits them splits its output into summands."""
+    if isinstance(layer, Conv2D | Dense):
+        return "c"
+    return "hw" if type(layer) is GlobalAvgPool2D else ""
+
+
 @singledispatch
-def part_of(layer: Layer, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
-    """Return what a shard runs to have a box of the output; ``channels`` are those that it sums over, None for all."""
+def part_of(layer: Layer, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
+    """Return what a shard runs to have a box of the output."""
     return Part(layer, tuple(whole(shape) for shape in shapes), _whole_weights(layer, shapes))
 
 
@@ -99,11 +109,12 @@ def _(layer: Conv2D, shapes: Sequence[Shape]) -> str:
 
 
 @part_of.register
-def _(layer: Conv2D, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _(layer: Conv2D, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     h, w, c = shapes[0]
     window = layer.window(shapes[0])
     rows, pads = _windows(window, (h, w), box)
     k, (read, groups) = box[2], _groups(layer, c, box[2])
+    channels = summed.get("c")
     of_weight = channels or (0, c // layer.groups)
     local = replace(
         layer,
@@ -137,9 +148,9 @@ def _(layer: Dense, shapes: Sequence[Shape]) -> str:
 
 
 @part_of.register
-def _(layer: Dense, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
-    (k,), of_weight = box, channels or (0, shapes[0][0])
-    local = replace(layer, units=k[1] - k[0], bias=layer.bias and channels is None)
+def _(layer: Dense, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
+    (k,), of_weight = box, summed.get("c", (0, shapes[0][0]))
+    local = replace(layer, units=k[1] - k[0], bias=layer.bias and not summed)
     weights: dict[str, Box] = {"weight": (of_weight, k)}
     if local.bias:
         weights["bias"] = (k,)
@@ -150,14 +161,14 @@ def _any_axis(layer: Layer, shapes: Sequence[Shape]) -> str:
     return "hwk"
 
 
-def _pool(layer: Any, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _pool(layer: Any, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     window = layer.window(shapes[0])
     rows, pads = _windows(window, shapes[0][:2], box)
     local = replace(layer, padding=pads, stride=window.stride)
     return Part(local, ((*rows, box[2]),))
 
 
-def _same(layer: Layer, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _same(layer: Layer, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     """Return the layer as it is: it computes each value from those at its place, broadcast where inputs are smaller."""
     inputs = []
     for shape in shapes:
@@ -193,7 +204,7 @@ def _(layer: Dropout, shapes: Sequence[Shape]) -> str:
 
 
 @part_of.register
-def _(layer: Dropout, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _(layer: Dropout, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     local = layer if box == whole(shapes[0]) else DropoutPart(layer.rate, shapes[0], box)
     return Part(local, (box,))
 
@@ -216,7 +227,7 @@ part_of.register(Softmax, _same)
 
 
 @part_of.register
-def _(layer: Concat, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _(layer: Concat, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     if not axes_of(layer, shapes):
         return Part(layer, tuple(whole(shape) for shape in shapes))
     return Part(layer, tuple((*box[:-1], (0, shape[-1])) for shape in shapes))
@@ -224,10 +235,11 @@ def _(layer: Concat, shapes: Sequence[Shape], box: Box, channels: Range | None) 
 
 @axes_of.register
 def _(layer: GlobalAvgPool2D, shapes: Sequence[Shape]) -> str:
-    return "k"
+    return "k" + summed_axes(layer)
 
 
 @part_of.register
-def _(layer: GlobalAvgPool2D, shapes: Sequence[Shape], box: Box, channels: Range | None) -> Part:
+def _(layer: GlobalAvgPool2D, shapes: Sequence[Shape], box: Box, summed: Summed) -> Part:
     h, w, _ = shapes[0]
-    return Part(layer, (((0, h), (0, w), box[-1]),))
+    local = MeanPart(layer.keepdims, h * w) if summed else layer
+    return Part(local, ((summed.get("h", (0, h)), summed.get("w", (0, w)), box[-1]),))

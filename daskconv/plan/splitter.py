@@ -17,7 +17,7 @@ from daskconv.nn.layers.shards import Bias, Moments, NormalizePart
 from daskconv.nn.network import INPUT, Network, Node
 from daskconv.plan.boxes import Box, whole
 from daskconv.plan.exchange import Exchange, move, total
-from daskconv.plan.parts import Part, axes_of, part_of
+from daskconv.plan.parts import Part, axes_of, part_of, summed_axes
 from daskconv.plan.plans import Plan
 from daskconv.plan.split import Piece, Split, Stage, Value
 
@@ -130,8 +130,9 @@ class _Splitter:
         """Return the layout without the axes that the layer cannot be split along."""
         axes = axes_of(layer, shapes)
         sizes = {"k": out[-1] if out else 0, "c": shapes[0][-1] if shapes[0] else 0}
-        if len(out) == 3:
-            sizes |= {"h": out[0], "w": out[1]}
+        image = shapes[0] if "h" in summed_axes(layer) else out
+        if len(image) == 3:
+            sizes |= {"h": image[0], "w": image[1]}
         parts = {"n": asked.n}
         for axis in "hwck":
             count = getattr(asked, axis)
@@ -152,8 +153,8 @@ class _Splitter:
             boxes = [self._input_box(name, shard, layout, part.inputs[i]) for shard, part in parts]
             if name != INPUT and tuple(boxes) != self.values[self.held[name]].boxes:
                 elements += _elements(move("", "", self.values[self.held[name]].boxes, boxes))
-        if layout.c > 1:
-            elements += _elements(self._sum("", "", out, layout))
+        if _summands(node.layer, layout) > 1:
+            elements += _elements(self._sum("", "", node.layer, out, layout))
         return elements
 
     # Boxes
@@ -168,24 +169,25 @@ class _Splitter:
     def _images(self, shard: int, layout: Layout) -> tuple[int, int]:
         return even_parts(self.shards, layout.n)[self._grid(shard, layout)["n"]]
 
-    def _box(self, shard: int, layout: Layout, shape: Shape) -> Box:
-        """Return a shard's box of a node's output, without images."""
-        grid, sides = self._grid(shard, layout), list(whole(shape))
+    def _box(self, shard: int, layout: Layout, shape: Shape, cut: Layout | None = None) -> Box:
+        """Return a shard's box of a node's output, without images; ``cut`` has the axes along which it is cut."""
+        grid, sides, cut = self._grid(shard, layout), list(whole(shape)), cut or layout
         for axis, at in (("h", 0), ("w", 1), ("k", -1)):
-            if getattr(layout, axis) > 1:
-                sides[at] = even_parts(shape[at], getattr(layout, axis))[grid[axis]]
+            if getattr(cut, axis) > 1:
+                sides[at] = even_parts(shape[at], getattr(cut, axis))[grid[axis]]
         return tuple(sides)
 
     def _parts(
         self, layer: Layer, shapes: Sequence[Shape], out: Shape, layout: Layout
     ) -> list[tuple[int, Part]]:
         """Return what each shard runs of a layer."""
-        parts = []
+        parts, partial = [], _unsummed(layer, layout)
         for shard in range(self.shards):
-            channels = None
-            if layout.c > 1:
-                channels = even_parts(shapes[0][-1], layout.c)[self._grid(shard, layout)["c"]]
-            parts.append((shard, part_of(layer, shapes, self._box(shard, layout, out), channels)))
+            grid, summed = self._grid(shard, layout), {}
+            for axis, at in (("h", 0), ("w", 1), ("c", -1)):
+                if axis in summed_axes(layer) and getattr(layout, axis) > 1:
+                    summed[axis] = even_parts(shapes[0][at], getattr(layout, axis))[grid[axis]]
+            parts.append((shard, part_of(layer, shapes, self._box(shard, layout, out, partial), summed)))
         return parts
 
     def _input_box(self, name: str, shard: int, layout: Layout, box: Box) -> Box:
@@ -244,7 +246,8 @@ class _Splitter:
         parts: list[tuple[int, Part]],
     ) -> None:
         batched = not node.layer.is_constant and any(self.values[name].batched for name in inputs)
-        boxes = [self._box(shard, layout, out) for shard, _ in parts]
+        partial = _unsummed(node.layer, layout)
+        boxes = [self._box(shard, layout, out, partial) for shard, _ in parts]
         if batched:
             boxes = [(self._images(shard, layout), *box) for shard, box in enumerate(boxes)]
         layers = [part.layer for _, part in parts]
@@ -252,13 +255,13 @@ class _Splitter:
         for shard, part in parts:
             self._hold(shard, node, node.name, part.weights, layout)
         self.held[node.name] = node.name
-        if layout.c > 1:
+        if _summands(node.layer, layout) > 1:
             self._place_sum(position, node, out, layout)
 
     def _place_sum(self, position: int, node: Node, out: Shape, layout: Layout) -> None:
-        """Add the sum over input channels, cut along k as they were along c where it can be, and the bias after it."""
-        name, summed = f"{node.name}.sum", self._summed(out, layout)
-        exchange = self._sum(node.name, name, out, layout)
+        """Add the sum of what shards have summed up, cut along k into as many parts where it can be, and the bias."""
+        name, summed = f"{node.name}.sum", self._summed(node.layer, out, layout)
+        exchange = self._sum(node.name, name, node.layer, out, layout)
         self._add_exchange(exchange, self.values[node.name], exchange.dests, summed)
         self.held[node.name] = name
         if isinstance(node.layer, Conv2D | Dense) and node.layer.bias:
@@ -268,17 +271,25 @@ class _Splitter:
                 self._hold(shard, node, held, {"bias": (box[-1],)}, summed)
             self.held[node.name] = held
 
-    def _summed(self, out: Shape, layout: Layout) -> Layout:
-        k = layout.k * layout.c
-        return replace(layout, c=1, k=k if out[-1] >= k else layout.k)
+    def _summed(self, layer: Layer, out: Shape, layout: Layout) -> Layout:
+        k = layout.k * _summands(layer, layout)
+        return replace(_unsummed(layer, layout), k=k if out[-1] >= k else layout.k)
 
-    def _sum(self, value: str, result: str, out: Shape, layout: Layout) -> Exchange:
-        summed = self._summed(out, layout)
-        sources, dests = (
-            [(self._images(shard, each), *self._box(shard, each, out)) for shard in range(self.shards)]
-            for each in (layout, summed)
-        )
-        numbers = [self._grid(shard, layout)["c"] for shard in range(self.shards)]
+    def _sum(self, value: str, result: str, layer: Layer, out: Shape, layout: Layout) -> Exchange:
+        partial, summed = _unsummed(layer, layout), self._summed(layer, out, layout)
+        sources = [
+            (self._images(shard, layout), *self._box(shard, layout, out, partial))
+            for shard in range(self.shards)
+        ]
+        dests = [
+            (self._images(shard, summed), *self._box(shard, summed, out)) for shard in range(self.shards)
+        ]
+        numbers = []
+        for shard in range(self.shards):
+            grid, number = self._grid(shard, layout), 0
+            for axis in summed_axes(layer):
+                number = number * getattr(layout, axis) + grid[axis]
+            numbers.append(number)
         return total(value, result, sources, dests, numbers)
 
     def _place_norm(
@@ -406,6 +417,16 @@ class _Splitter:
     def _shape(self, name: str, shard: int) -> Shape:
         """Return the shape of a shard's part of a value, of one image."""
         return tuple(stop - start for start, stop in self.values[name].boxes[shard][1:])
+
+
+def _summands(layer: Layer, layout: Layout) -> int:
+    """Return into how many summands a layout splits a layer's output."""
+    return prod(getattr(layout, axis) for axis in summed_axes(layer))
+
+
+def _unsummed(layer: Layer, layout: Layout) -> Layout:
+    """Return the layout of a layer's output without the axes that the layer sums over."""
+    return replace(layout, **dict.fromkeys(summed_axes(layer), 1))
 
 
 def _elements(exchange: Exchange) -> int:

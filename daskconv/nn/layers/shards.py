@@ -13,6 +13,7 @@ from daskconv.kernels.reduce import sum_rows
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.batch_norm import BatchNorm
 from daskconv.nn.layers.dropout import Dropout
+from daskconv.nn.layers.pool import GlobalAvgPool2D
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,29 @@ class DropoutPart(Dropout):
     def draws(self, generator: np.random.Generator, shape: Shape) -> NDArray:
         """Return the part of the whole image's draws."""
         return super().draws(generator, self.shape)[tuple(slice(*sides) for sides in self.box)]
+
+
+@dataclass(frozen=True)
+class MeanPart(GlobalAvgPool2D):
+    """A part's share of each channel's mean over the image.
+
+    Parameters
+    ----------
+    keepdims : bool
+    pixels : int
+        Of the whole image.
+    """
+
+    pixels: int = 1
+
+    def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
+        """Return the sums over the part, divided by the image's pixels; backward needs the shape."""
+        return x.sum((1, 2), keepdims=self.keepdims) * x.dtype.type(1 / self.pixels), x.shape
+
+    def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
+        """Return the gradient, shared out evenly."""
+        share = dy.reshape(len(dy), 1, 1, -1) * dy.dtype.type(1 / self.pixels)
+        return np.broadcast_to(share, saved), {}
 
 
 @dataclass(frozen=True)
