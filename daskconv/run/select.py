@@ -9,8 +9,9 @@ from daskconv.errors import InputError
 from daskconv.graph.threads import available_threads, check_threads
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, TrainState
+from daskconv.run.launcher import launcher_ranks
 from daskconv.run.local import LocalTransport
-from daskconv.run.mpi import MPITransport, launcher_ranks
+from daskconv.run.mpi import MPITransport
 from daskconv.run.transport import Transport
 
 TRANSPORTS = ("local", "dask", "mpi")
