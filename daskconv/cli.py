@@ -118,7 +118,7 @@ def train(context: click.Context, **options: Any) -> None:
 
 def _transport(options: dict[str, Any]) -> str:
     """Return the transport; "auto" stays on this process's threads unless workers are asked for."""
-    from daskconv.run.mpi import launcher_ranks
+    from daskconv.run.launcher import launcher_ranks
 
     if options["transport"] == "auto" and options["workers"] is None and not launcher_ranks():
         return "local"
@@ -313,7 +313,7 @@ def predict(model: str, data: str, out: str, threads: int | None) -> None:
 
 
 def _refuse_launcher(command: str) -> None:
-    from daskconv.run.mpi import launcher_ranks
+    from daskconv.run.launcher import launcher_ranks
 
     if launcher_ranks() > 1:
         raise InputError(f"{command} runs in one process, on its threads: start it without mpiexec or srun.")
@@ -408,7 +408,7 @@ def info() -> None:
 
 def main() -> None:
     """Run the command; one sentence and exit code 2 for what the user can mend."""
-    from daskconv.run.mpi import launcher_rank, launcher_ranks
+    from daskconv.run.launcher import launcher_rank, launcher_ranks
 
     # Every rank reads the same line: one of them complains, the first where there are too few for a script's rank.
     ranks = launcher_ranks()

@@ -113,11 +113,16 @@ class Program:
         vector = np.empty(self.elements, self.dtype)
         return FlatGradients(vector, self.unflatten(vector))
 
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The range of the vector that is each parameter's and statistic's."""
+        return flat_layout(self.vector_shapes)
+
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter and statistic."""
         return {
             name: vector[start:stop].reshape(self.vector_shapes[name])
-            for name, (start, stop) in flat_layout(self.vector_shapes).items()
+            for name, (start, stop) in self.places.items()
         }
 
     # What is summed besides gradients.

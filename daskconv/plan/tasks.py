@@ -125,11 +125,19 @@ class FlatGradients:
 
 
 def block_partial(
-    program: Program, state: TrainState, data: Data, indices: Indices, epoch: int, threads: int
+    program: Program,
+    state: TrainState,
+    data: Data,
+    indices: Indices,
+    epoch: int,
+    threads: int,
+    grads: FlatGradients | None = None,
 ) -> Partial:
-    """Run a block of images forward and backward."""
+    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come."""
+    grads = program.flat_gradients() if grads is None else grads
     if not len(indices):
-        return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
+        grads.vector[...] = 0
+        return Partial(grads.vector, np.zeros(program.sums_size))
     x, y, weight = data.take(indices, epoch)
     context = Context(
         True,
@@ -143,10 +151,9 @@ def block_partial(
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
         loss, dscores = program.loss(scores, y, weight)
-        grads = program.flat_gradients()
-        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
         for name, statistic in context.batch_statistics.items():
             grads[name] = statistic * len(indices)
+        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
     return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
 
 

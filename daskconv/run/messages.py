@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +99,8 @@ class Messages:
         self.comm, self.deadline, self._mpi = comm, deadline, MPI
         self.traffic = Traffic()
         self.failure: WorkerError | None = None
-        self._inbox: SimpleQueue[Any] = SimpleQueue()
+        # SimpleQueue.get may wait for ever where its timeout ends just as something comes (CPython 3.11).
+        self._inbox, self._bell = deque[Any](), threading.Lock()
         self._open: set[Pending] = set()
         self._requests: list[Any] = []
         # For each request: its exchange, and the rank it receives from.
@@ -117,7 +118,7 @@ class Messages:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Leave together with all other ranks; raise WorkerError where one of them failed."""
-        self._inbox.put(_Leave(error))
+        self._put(_Leave(error))
         self._thread.join()
         if self.failure is not None and not isinstance(error, WorkerError):
             raise self.failure from error
@@ -125,7 +126,7 @@ class Messages:
     def start(self, exchange: Exchange) -> Pending:
         """Begin an exchange and return at once."""
         pending = Pending(self, exchange)
-        self._inbox.put(pending)
+        self._put(pending)
         return pending
 
     def swap(self, sends: Sequence[Parcel] = (), receives: Sequence[Parcel] = ()) -> None:
@@ -134,7 +135,13 @@ class Messages:
 
     def look_soon(self) -> None:
         """Wake the thread of the messages: somebody waits."""
-        self._inbox.put(None)
+        # Whoever rings twice needs to be heard once.
+        with suppress(RuntimeError):
+            self._bell.release()
+
+    def _put(self, wish: Any) -> None:
+        self._inbox.append(wish)
+        self.look_soon()
 
     # Called on the thread of the messages only.
 
@@ -147,15 +154,17 @@ class Messages:
 
     def _next(self) -> Any:
         """Return what somebody wants; None where it is time to look at the requests."""
+        if not self._inbox:
+            self._bell.acquire(timeout=self._nap())
+        return self._inbox.popleft() if self._inbox else None
+
+    def _nap(self) -> float:
+        """Return how long to sleep unless somebody rings: for ever where nothing is under way."""
         if not self._open:
-            return self._inbox.get()
-        nap = _LATER
-        if any(pending.awaited for pending in self._open):
-            nap = min(_LATER, max(_SOON, _SHARE * (time.monotonic() - self._heard)))
-        try:
-            return self._inbox.get(timeout=nap)
-        except Empty:
-            return None
+            return -1
+        if not any(pending.awaited for pending in self._open):
+            return _LATER
+        return min(_LATER, max(_SOON, _SHARE * (time.monotonic() - self._heard)))
 
     def _take(self, wish: Any) -> bool:
         """Begin an exchange, or leave; return whether that is the end."""
