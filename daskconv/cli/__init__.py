@@ -28,7 +28,7 @@ for command in (train, evaluate, predict, tune, info):
 
 def main() -> None:
     """Run the command; one sentence and exit code 2 for what the user can mend."""
-    from daskconv.run.mpi import launcher_rank, launcher_ranks
+    from daskconv.run.launcher import launcher_rank, launcher_ranks
 
     # Every rank reads the same line: one of them complains, the first where there are too few for a script's rank.
     ranks = launcher_ranks()

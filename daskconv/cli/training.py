@@ -104,7 +104,7 @@ def train(context: click.Context, **options: Any) -> None:
 
 def _transport(options: dict[str, Any]) -> str:
     """Return the transport; "auto" stays on this process's threads unless workers are asked for."""
-    from daskconv.run.mpi import launcher_ranks
+    from daskconv.run.launcher import launcher_ranks
 
     if options["transport"] == "auto" and options["workers"] is None and not launcher_ranks():
         return "local"

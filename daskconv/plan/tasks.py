@@ -144,11 +144,19 @@ class FlatGradients:
 
 
 def block_partial(
-    program: Program, state: TrainState, data: Data, indices: Indices, epoch: int, threads: int
+    program: Program,
+    state: TrainState,
+    data: Data,
+    indices: Indices,
+    epoch: int,
+    threads: int,
+    grads: FlatGradients | None = None,
 ) -> Partial:
-    """Run a block of images forward and backward."""
+    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come."""
+    grads = program.flat_gradients() if grads is None else grads
     if not len(indices):
-        return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
+        grads.vector[...] = 0
+        return Partial(grads.vector, np.zeros(program.sums_size))
     x, y, weight = data.take(indices, epoch)
     context = Context(
         True,
@@ -163,10 +171,9 @@ def block_partial(
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
         loss, dscores = program.loss(scores, y, weight)
-        grads = program.flat_gradients()
-        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
         for name, statistic in context.batch_statistics.items():
             grads[name] = statistic * len(indices)
+        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
     return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
 
 
@@ -189,10 +196,7 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
     with np.errstate(all="ignore"):
         finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
     if not finite.all():
-        raise WorkerError(
-            f"The loss or a gradient is not finite in step {state.steps + 1} (loss {loss / max(weight, 1):g}): "
-            "the weights stay as they were; use a lower learning rate or look for broken images."
-        )
+        raise WorkerError(not_finite(state.steps + 1, loss, weight))
     target = state if in_place else state.copy()
     scale = _clipped(program, total.gradient, 1 / weight if weight > 0 else 0.0)
     sums = program.unflatten(total.gradient)
@@ -209,6 +213,14 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         statistics=statistics,
         position=state.position.after(total.sums),
         steps=state.steps + 1,
+    )
+
+
+def not_finite(step: int, loss: float, weight: float) -> str:
+    """Return what is wrong with a step whose loss or gradient is not finite."""
+    return (
+        f"The loss or a gradient is not finite in step {step} (loss {loss / max(weight, 1):g}): "
+        "the weights stay as they were; use a lower learning rate or look for broken images."
     )
 
 

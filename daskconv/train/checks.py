@@ -50,6 +50,13 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
         raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
 
 
+def check_pair(validation_data: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return (x, y), or raise InputError where something else was given."""
+    if len(validation_data) != 2:
+        raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
+    return validation_data
+
+
 def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
     """Raise InputError where a step has more images than there are, or no epoch is left to do."""
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
@@ -85,6 +92,7 @@ def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[
         "batch_size": program.batch_size // trainer.accumulate,
         "accumulate": trainer.accumulate,
         "shards": program.shards // trainer.accumulate,
+        "plan": program.plan,
         "seed": trainer.seed,
         "images": len(train),
         "targets with the checksum": crc32(train.y.tobytes()),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,6 +270,8 @@ class LARS(_Rated):
         As in :class:`SGD`.
     """
 
+    whole_layers: ClassVar[bool] = True
+    """A part of a weight cannot be moved without the rest."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
     trust: float = 1e-3

@@ -12,13 +12,15 @@ from daskconv import events
 from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
+from daskconv.layout import Layout
 from daskconv.nn import zoo
 from daskconv.nn.head import measured_part
 from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.input import InputRead
-from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
+from daskconv.plan.partition import Chosen, partition
+from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
@@ -50,8 +52,8 @@ class Trainer:
         "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error", a spec such as
         :class:`daskconv.SoftmaxCrossEntropy`, or a function as in :mod:`daskconv.nn.losses`.
     optimizer : Optimizer
-    plan : str or Plan
-        "data": images are split over logical shards.
+    plan : str, Plan or mapping of str to Layout
+        How shards split the work: "data", "model", "hybrid", one of :mod:`daskconv.plans`, or Layouts by layer.
     transport : {"auto", "local", "dask", "mpi"}
         Threads of this process, tasks of the client's workers, or one long task a worker with gradients
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
@@ -102,7 +104,7 @@ class Trainer:
         *,
         loss: str | Loss = "softmax_cross_entropy",
         optimizer: Optimizer | None = None,
-        plan: str | Plan = "data",
+        plan: str | Plan | Mapping[str, Layout] = "data",
         transport: str = "auto",
         method: str | Mapping[str, str] = "auto",
         precision: str | None = None,
@@ -238,9 +240,8 @@ class Trainer:
         train = self._data(x, y, "x", weight=sample_weight, augment=self.augment, **cut)
         data = {"train": train}
         if validation_data is not None:
-            if len(validation_data) != 2:
-                raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
-            data["validation"] = self._data(*validation_data, "validation x", shape=train.shape)
+            xv, yv = checks.check_pair(validation_data)
+            data["validation"] = self._data(xv, yv, "validation x", shape=train.shape)
         checks.check_callbacks(callbacks)
         self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
@@ -371,8 +372,7 @@ class Trainer:
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
-        options = checks.fixed_options(self, program, train)
-        checks.check_unchanged(self._options, options)
+        checks.check_unchanged(self._options, options := checks.fixed_options(self, program, train))
         return options | {"epochs": epochs}
 
     def _chosen_before(self, input_shape: tuple[int, int, int]) -> Chosen | None:

@@ -399,8 +399,8 @@ def nothing_trained(match, build):
     [
         ({"net": "resnet1000"}, "net is 'resnet1000': choose one of alexnet, cifar10_quick"),
         ({"plan": "magic"}, "plan is 'magic'"),
-        ({"plan": daskconv.plans.Plan("tall", daskconv.Layout(h=2))}, "splits h: only n"),
-        ({"plan": daskconv.plans.data(2), "shards": 3}, "shards is 3 but the plan splits n into 2"),
+        ({"plan": {"conv1": 2}}, "give a Layout for each layer"),
+        ({"plan": daskconv.plans.data(2), "shards": 3}, "shards is 3 but the plan data has 2"),
         ({"transport": "pigeon"}, "transport is 'pigeon': choose one of auto, local, dask, mpi"),
         ({"transport": "dask"}, "transport='dask' needs a Dask client"),
         ({"method": "magic"}, "method is 'magic': choose one of auto, direct"),
