@@ -135,6 +135,27 @@ def test_npz_takes_column_labels_grey_images_and_foreign_memory_orders(tmp_path)
     )
 
 
+def test_npz_images_may_stay_in_the_file(tmp_path):
+    (x, y), (u, v) = arrays(12), arrays(6)
+    for float_images in (False, True):
+        x, u = (x / 255, u / 255) if float_images else (x, u)
+        path = save_npz(tmp_path / "d.npz", y_train=y, x_test=u, x_train=x, y_test=v)
+        for data in (from_npz(path, mapped=True), load(path, mapped=True)):
+            assert isinstance(data.x_train, np.memmap) and isinstance(data.x_test, np.memmap)
+            assert data.x_train.dtype == x.dtype and (data.x_train == x).all() and (data.x_test == u).all()
+            assert not isinstance(data.y_train, np.memmap) and (data.y_train == y).all()
+
+
+def test_npz_images_that_cannot_be_mapped_are_read(tmp_path):
+    x, y = arrays(12)
+    np.savez_compressed(tmp_path / "c.npz", x_train=x, y_train=y)
+    save_npz(tmp_path / "f.npz", x=np.asfortranarray(x), y=y)
+    save_npz(tmp_path / "b.npz", x=x.astype(">f4"), y=y)
+    for name in "cfb":
+        data = from_npz(tmp_path / f"{name}.npz", mapped=True)
+        assert not isinstance(data.x_train, np.memmap) and (data.x_train == x).all()
+
+
 X, Y = arrays()
 BAD = {
     "holds no y_train": dict(x_train=X),
@@ -159,6 +180,7 @@ BAD = {
 @pytest.mark.parametrize("match", BAD)
 def test_npz_refuses_what_are_no_images_and_labels(tmp_path, match):
     refuse(match, from_npz, save_npz(tmp_path / "d.npz", **BAD[match]))
+    refuse(match, from_npz, tmp_path / "d.npz", mapped=True)
 
 
 def test_npz_refuses_damaged_files(tmp_path):
@@ -167,6 +189,7 @@ def test_npz_refuses_damaged_files(tmp_path):
     for damaged in (whole[:-50], whole[:100], b"", b"hello", whole[:300] + b"\0\1\2" + whole[303:]):
         path.write_bytes(damaged)
         refuse("cannot be read", from_npz, path)
+        refuse("cannot be read", from_npz, path, mapped=True)
     np.save(tmp_path / "lone.npy", X)
     refuse("cannot be read", from_npz, tmp_path / "lone.npy")
     refuse("no file", from_npz, tmp_path / "none.npz")

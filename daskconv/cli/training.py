@@ -126,7 +126,7 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
             )
         options |= {"epochs": options["epochs"] or checkpoint.options["epochs"]}
     options["epochs"] = options["epochs"] or 10
-    data = datasets.load(options["data"])
+    data = datasets.load(options["data"], mapped=True)
     trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
     _fit(trainer, data, options, target)
 

@@ -76,7 +76,7 @@ def _images(source: Path, name: str, x: Any) -> Images:
     if not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
     # Kernels walk memory in the order n h w c; files may hold a transposed array.
-    return np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x
+    return np.require(x, requirements="C") if isinstance(x, np.ndarray) else x
 
 
 def _labels(source: Path, name: str, y: Any, images: int) -> Labels:

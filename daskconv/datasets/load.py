@@ -18,7 +18,7 @@ CHOICES = (
 )
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Dataset:
+def load(name_or_path: str | os.PathLike[str], *, mapped: bool = False) -> Dataset:
     """Read a data set by its name or from a path.
 
     Parameters
@@ -26,6 +26,8 @@ def load(name_or_path: str | os.PathLike[str]) -> Dataset:
     name_or_path : str or path
         "digits" (split into 80 % training and 20 % test, seed 0), "cifar10", an .npz file, a Zarr group, a
         folder of image classes, or a CIFAR-10 folder or .tar.gz. A folder named digits is "./digits".
+    mapped : bool
+        Leave the images of an .npz file in it; see :func:`from_npz`.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Dataset:
     if path.is_dir():
         return _folder(path)
     if path.is_file() and path.suffix == ".npz":
-        return from_npz(path)
+        return from_npz(path, mapped=mapped)
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
         return cifar10(path)
     what = "has no known ending" if path.is_file() else "does not exist"

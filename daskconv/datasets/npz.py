@@ -17,7 +17,7 @@ from daskconv.errors import DataError
 DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, NotImplementedError, RuntimeError)
 
 
-def from_npz(path: str | os.PathLike[str]) -> Dataset:
+def from_npz(path: str | os.PathLike[str], *, mapped: bool = False) -> Dataset:
     """Read a data set from an .npz file.
 
     Parameters
@@ -25,6 +25,9 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     path : str or path
         A file with x_train and y_train (or x and y), and if it has them x_test, y_test and class_names.
         Images are (n, h, w, c) or (n, h, w), uint8 or float; labels are integers, (n,) or (n, 1).
+    mapped : bool
+        Leave images that are not compressed in the file, mapped into memory: workers read the rows they need, so
+        the path must mean the same to them, and the file must stay as it is meanwhile.
 
     Raises
     ------
@@ -42,21 +45,55 @@ def from_npz(path: str | os.PathLike[str]) -> Dataset:
     Dataset(train 6 x 4 x 4 x 1 uint8, no test, 2 classes)
     """
     source = Path(path).expanduser()
-    arrays = read_arrays(source)
+    arrays = read_arrays(source, mapped)
     return assemble(source, arrays, arrays.get("class_names"))
 
 
-def read_arrays(source: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read the arrays of a data set, and no others, from an .npz file."""
+def read_arrays(source: Path, mapped: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the arrays of a data set, and no others, from an .npz file; images may stay in it."""
     if not source.is_file():
         raise DataError(f"{source} is no file: give the path of an .npz file")
     try:
         # np.load would also take a lone .npy array or try a pickle; only a zip is an .npz.
-        with zipfile.ZipFile(source):
-            pass
+        with zipfile.ZipFile(source) as archive:
+            arrays = _mapped(source, archive) if mapped else {}
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in (*KEYS, "class_names") if name in file}
+            return arrays | {
+                name: file[name] for name in (*KEYS, "class_names") if name in file and name not in arrays
+            }
     except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{source} cannot be read ({because(error)}): write it anew with numpy.savez"
         ) from error
+
+
+def _mapped(source: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the images that lie in the file row after row, after one look at their checksum."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        if name not in KEYS or not name.startswith("x") or member.compress_type != zipfile.ZIP_STORED:
+            continue
+        with archive.open(member) as inside:
+            shape, fortran, dtype = _header(inside)
+            header = inside.tell()
+            while inside.read(1 << 20):
+                pass
+        if not fortran and dtype.isnative and 0 not in shape:
+            found[name] = np.memmap(source.absolute(), dtype, "r", _start(source, member) + header, shape)
+    return found
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _start(source: Path, member: zipfile.ZipInfo) -> int:
+    """Return where a member's bytes begin: only its own header says how long that is."""
+    with open(source, "rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = file.read(4)
+    return member.header_offset + 30 + sum(int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2))

@@ -55,7 +55,9 @@ def from_zarr(path: str | os.PathLike[str], *, allow_missing: bool = False) -> D
         names = stored.pop("class_names")[...] if "class_names" in stored else group.attrs.get("class_names")
         if not allow_missing:
             for name, array in stored.items():
-                _refuse_missing(source, name, array)
+                _refuse_missing(
+                    f"{name} of {source}", source / name, array, "call from_zarr with allow_missing=True"
+                )
         arrays = {
             name: array[...] if name.startswith("y") else _lazy(array) for name, array in stored.items()
         }
@@ -82,16 +84,36 @@ def _open(source: Path) -> zarr.Group:
         raise DataError(f"{source} is no Zarr group ({because(error)}): give the path of a group") from error
 
 
-def _refuse_missing(source: Path, name: str, array: Any) -> None:
+def lazy_array(array: Any, name: str) -> Any:
+    """Return a Zarr array as a lazy Dask array of its chunks; a missing chunk of one in a folder is refused.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    name : str
+        What errors call it.
+
+    Raises
+    ------
+    DataError
+        A chunk is missing.
+    """
+    root = getattr(array.store, "root", None)
+    if isinstance(root, Path):
+        _refuse_missing(name, root / array.path, array, "give dask.array.from_zarr of it")
+    return _lazy(array)
+
+
+def _refuse_missing(name: str, folder: Path, array: Any, otherwise: str) -> None:
     block = array.shards or array.chunks
     grid = [range(-(-size // step)) for size, step in zip(array.shape, block, strict=True)]
     expected = {array.metadata.encode_chunk_key(place) for place in itertools.product(*grid)}
     # One walk, not one look-up a chunk: those are slow on parallel file systems, and the chunks many.
-    missing = len(expected - _files(source / name))
+    missing = len(expected - _files(folder))
     if missing:
         raise DataError(
-            f"{name} of {source} lacks {missing} of its {len(expected)} chunks, which would read as zeros: "
-            "write it again, or call from_zarr with allow_missing=True if zeros are what they held"
+            f"{name} lacks {missing} of its {len(expected)} chunks, which would read as zeros: "
+            f"write it again, or {otherwise} if zeros are what they held"
         )
 
 

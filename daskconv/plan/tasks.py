@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from daskconv.errors import WorkerError
 from daskconv.nn.layers.base import Arrays, Context
 
 if TYPE_CHECKING:
+    from daskconv.plan.input import InputCount
     from daskconv.plan.program import Program
 
 Indices = NDArray[np.int64]
@@ -23,10 +24,27 @@ AVERAGE = "average."
 
 
 class Data(Protocol):
-    """Images with targets, read by number; every worker holds one and reads only what it needs."""
+    """Images with targets, read by number; every worker holds one and reads only what it needs.
+
+    Attributes
+    ----------
+    ahead : int
+        Steps whose images a worker reads before they are needed.
+    count : InputCount
+        What this process reads, and waits for.
+    """
+
+    ahead: int
+    count: InputCount
 
     def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
         """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""
+
+    def chunks(self, indices: Sequence[Indices]) -> Mapping[int, Any]:
+        """Return the futures of the chunks of some images, where a cluster holds these: tasks have to be given them."""
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given to read from, until it is given others for the same purpose."""
 
     def batches(self, epoch: int) -> Sequence[Indices]:
         """Return the image numbers of each step of an epoch."""

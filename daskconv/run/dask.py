@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from daskconv.errors import DaskconvError, WorkerError
 from daskconv.layout import even_parts
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState, add, update
+from daskconv.run.ahead import chunks_ahead, close_kept, kept_ahead, kept_read
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.loop import add_in_order, evaluate_blocks, subtree_sums
 from daskconv.run.transport import begin
@@ -138,10 +140,12 @@ class DaskTransport:
                 self._program,
                 self._progress,
                 self._futures["train"],
+                dict(chunks_ahead(self.program, self.data["train"], batches, span, step)),
                 span,
                 batches[step],
                 epoch,
                 self.threads,
+                self.run,
                 key=f"{self.run}-{self.placements}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
                 workers=[worker],
                 allow_other_workers=True,
@@ -174,6 +178,7 @@ class DaskTransport:
                 self._program,
                 self._progress,
                 self._futures[data],
+                dict(self.data[data].chunks(blocks[start:stop])),
                 blocks[start:stop],
                 self.threads,
                 pure=False,
@@ -192,8 +197,13 @@ class DaskTransport:
         """Return the shards that each worker computed."""
         return {worker: sorted(shards) for worker, shards in sorted(self._root.owners.items())}
 
+    def read(self) -> dict[str, InputRead]:
+        """Return what each worker has read since it got the data."""
+        return self.client.run(kept_read, self.run, on_error="ignore")
+
     def close(self) -> None:
         """Release what the workers hold."""
+        self.client.run(close_kept, self.run, on_error="ignore")
         for future in (self._program, self._progress, self._root_future, *self._futures.values()):
             future.release()
 
@@ -221,12 +231,16 @@ def _subtree(
     program: Program,
     progress: Progress,
     data: Data,
+    chunks: dict[int, NDArray],
     span: tree.Span,
     indices: Indices,
     epoch: int,
     threads: int,
+    run: str,
 ) -> tuple[Partial, str]:
-    parts = subtree_sums(program, progress.state, data, [span], indices, epoch, threads)
+    data.hold(span, chunks)
+    ahead = kept_ahead(run, program, data, epoch, span, progress.state)
+    parts = subtree_sums(program, progress.state, ahead, [span], indices, epoch, threads)
     return parts[span], get_worker().address
 
 
@@ -258,9 +272,18 @@ def join(span: tree.Span, parts: Mapping[tree.Span, Partial]) -> Partial:
 
 
 def _evaluate(
-    program: Program, progress: Progress, data: Data, blocks: list[Indices], threads: int
+    program: Program,
+    progress: Progress,
+    data: Data,
+    chunks: dict[int, NDArray],
+    blocks: list[Indices],
+    threads: int,
 ) -> NDArray[np.float64]:
-    return evaluate_blocks(program, progress.state, data, blocks, threads)
+    data.hold("evaluate", chunks)
+    try:
+        return evaluate_blocks(program, progress.state, data, blocks, threads)
+    finally:
+        data.hold("evaluate", {})
 
 
 def _finished(future: Future) -> Future:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from daskconv.events import StepDone, emit
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
+from daskconv.run.ahead import reading_ahead
 from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
 
 
@@ -44,8 +46,9 @@ class LocalTransport:
         if self._shared:
             # Whoever else has the state keeps it as it is; steps change it in place.
             self._state, self._shared = self._state.copy(), False
-        data = self.data["train"]
-        return run_steps(self.program, self._state, data, epoch, compute, exchange, stopped, keep).position
+        with reading_ahead(self.program, self.data["train"], epoch, [root], self._state) as data:
+            steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep)
+            return run_steps(*steps).position
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set."""
@@ -61,6 +64,10 @@ class LocalTransport:
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that this process computed."""
         return {"local": sorted(self._computed)}
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what this process has read."""
+        return {"local": self.data["train"].count.read}
 
     def close(self) -> None:
         """Do nothing: the threads are the process's."""

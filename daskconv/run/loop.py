@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from daskconv.graph.threads import execute, one_thread_each
 from daskconv.plan import tree
 from daskconv.plan.program import DATA, STATE, Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState, evaluate_block, update
+from daskconv.run.ahead import blocks_ahead
 from daskconv.run.transport import begin
 
 Compute = Callable[[Program, TrainState, Data, Indices, int], dict[tree.Span, Partial]]
@@ -69,11 +71,11 @@ def evaluate_blocks(
     """Return the sums of each block (blocks, sums)."""
     if not blocks:
         return np.zeros((0, program.sums_size))
-    graph = {
-        ("evaluate", i): Task(("evaluate", i), evaluate_block, program, state, data, block, threads)
-        for i, block in enumerate(blocks)
-    }
-    with one_thread_each():
+    with one_thread_each(), closing(blocks_ahead(data, blocks, threads)) as ahead:
+        graph = {
+            ("evaluate", i): Task(("evaluate", i), evaluate_block, program, state, ahead, block, threads)
+            for i, block in enumerate(blocks)
+        }
         return np.stack(execute(graph, list(graph), threads))
 
 

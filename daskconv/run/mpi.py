@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from daskconv.errors import InputError, WorkerError
 from daskconv.layout import even_parts
 from daskconv.plan import tree
+from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import Data, Partial, Position, TrainState
+from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
+from daskconv.run.ahead import own_images, reading_ahead
 from daskconv.run.dask import join, sentence_of, worker_addresses
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
@@ -89,9 +91,21 @@ class MPITransport:
         wait(futures)
         return _results(futures)
 
+    def _deliver(self, data: str, images: list[list[Indices]]) -> None:
+        """Bring each worker the chunks of its images, where the cluster's memory holds them."""
+        futures = [
+            self.client.submit(_hold, self.run, data, dict(chunks), pure=False, workers=[worker], priority=10)
+            for worker, mine in zip(self.workers, images, strict=True)
+            if (chunks := self.data[data].chunks(mine))
+        ]
+        wait(futures)
+        _results(futures)
+
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
         """Run the epoch as one task a worker, and wait for all of them."""
+        own = own_images(self.program, self.data["train"], epoch, len(self.workers))
         with forwarding(self.client, self.run):
+            self._deliver("train", own)
             futures = self._submit_all(_run_epoch, epoch)
             asked = False
             while not all(future.done() for future in futures):
@@ -105,6 +119,7 @@ class MPITransport:
         """Return the sums over a data set; each worker takes a run of its blocks."""
         blocks = self.program.evaluate_blocks(len(self.data[data]))
         shares = even_parts(len(blocks), len(self.workers))
+        self._deliver(data, [blocks[start:stop] for start, stop in shares])
         futures = [
             self.client.submit(
                 _evaluate, self.run, data, blocks[start:stop], pure=False, workers=[worker], priority=10
@@ -123,6 +138,10 @@ class MPITransport:
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
         return dict(zip(self.workers, self._call_all(_computed), strict=True))
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what each worker has read."""
+        return dict(zip(self.workers, self._call_all(_read), strict=True))
 
     def close(self) -> None:
         """Drop the workers' replicas."""
@@ -176,6 +195,10 @@ def _open(
     _replicas[run] = Replica(program, state.copy(), named, comm, spans, threads, deadline)
 
 
+def _hold(run: str, data: str, chunks: dict[int, NDArray]) -> None:
+    _replicas[run].data[data].hold("epoch", chunks)
+
+
 def _run_epoch(run: str, epoch: int) -> Position:
     replica = _replicas[run]
     replica.stop.clear()
@@ -187,16 +210,9 @@ def _run_epoch(run: str, epoch: int) -> Position:
         if replica.comm.rank == 0:
             send_position(run, state.position, steps)
 
-    return run_steps(
-        replica.program,
-        replica.state,
-        replica.data["train"],
-        epoch,
-        gather.compute,
-        gather.exchange,
-        replica.stop.is_set,
-        keep,
-    ).position
+    program, state, stopped = replica.program, replica.state, replica.stop.is_set
+    with reading_ahead(program, replica.data["train"], epoch, replica.own, state) as data:
+        return run_steps(program, state, data, epoch, gather.compute, gather.exchange, stopped, keep).position
 
 
 class _Gather:
@@ -291,6 +307,10 @@ def _state(run: str) -> TrainState:
 
 def _computed(run: str) -> list[int]:
     return sorted(_replicas[run].computed)
+
+
+def _read(run: str) -> InputRead:
+    return _replicas[run].data["train"].count.read
 
 
 def _close(run: str) -> None:

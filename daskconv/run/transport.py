@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.plan.input import InputRead
 from daskconv.plan.tasks import Data, Position, TrainState
 
 
@@ -32,6 +33,9 @@ class Transport(Protocol):
 
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker has computed so far."""
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what each worker has read for training, and waited for."""
 
     def close(self) -> None:
         """Let go of everything the transport holds on workers."""

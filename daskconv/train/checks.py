@@ -43,6 +43,13 @@ def check_average(average: float | None) -> float | None:
     return average
 
 
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise InputError where one of the callbacks is no function."""
+    wrong = [callback for callback in callbacks if not callable(callback)]
+    if wrong:
+        raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
+
+
 def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
     """Raise InputError where a step has more images than there are, or no epoch is left to do."""
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
@@ -56,13 +63,6 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
         )
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise InputError unless all can be called."""
-    wrong = [callback for callback in callbacks if not callable(callback)]
-    if wrong:
-        raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
 
 
 def check_shape(shape: Shape, model: Model | None, preprocess: Any, began: bool) -> None:

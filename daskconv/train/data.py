@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from threading import Lock
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import dask
-import dask.local
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import DataError, InputError
+from daskconv.errors import InputError
+from daskconv.layout import even_parts
 from daskconv.nn.losses import Loss, check_targets, first_output
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
+from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, image_shape, steps_ahead
+from daskconv.train.mapped import Mapped, place_of
 from daskconv.train.normalize import Normalize
 
-Indices = NDArray[np.int64]
-
-# Chunks of a Dask array that a process keeps: those of the window it shuffles in.
-_WINDOW_CHUNKS = 8
+# Chunks of a shard whose images are shuffled together: the most, and the fewest where chunks are large; and the bytes
+# of all shards' chunks up to which there are more than that. These are no configuration: the bits depend on them.
+_WINDOW_CHUNKS, _FEWEST, _WINDOW_BYTES = 8, 2, 512 * 2**20
 
 
 class ArrayData:
@@ -37,7 +35,7 @@ class ArrayData:
     weight : array (n,), optional
         Weight of each image; 1 when not given.
     normalize : Normalize, optional
-    batch_size, seed : int
+    batch_size, seed, shards : int
         How :meth:`batches` cuts and shuffles.
     augment : sequence of Augmentation
         Done to raw images, while training.
@@ -52,6 +50,7 @@ class ArrayData:
         normalize: Normalize | None = None,
         batch_size: int = 1,
         seed: int = 0,
+        shards: int = 1,
         augment: Sequence[Augmentation] = (),
         name: str = "x",
     ) -> None:
@@ -60,14 +59,13 @@ class ArrayData:
             raise InputError(
                 f"{name} has {len(x)} images but there are {len(y)} targets: give one for each image."
             )
-        self.images = (
-            _Chunks(x, name) if hasattr(x, "dask") and not _persisted(x) else _InMemory(as_array(x), name)
-        )
+        self.images = _images(x, name)
         self.shape = image_shape(x)
         self.y = y
         self.weight = _weights(weight, len(x))
         self.normalize = normalize
-        self.batch_size, self.seed, self.augment = batch_size, seed, tuple(augment)
+        self.batch_size, self.seed, self.shards, self.augment = batch_size, seed, shards, tuple(augment)
+        self.ahead, self.count = steps_ahead(), self.images.count
 
     def __len__(self) -> int:
         return len(self.y)
@@ -83,10 +81,34 @@ class ArrayData:
             x = x.astype(np.float32)
         return x, self.y[indices], self.weight[indices]
 
+    @property
+    def _window(self) -> int:
+        """The chunks of a shard whose images are shuffled together."""
+        largest = max(np.diff(self.images.edges or [0, 1]).tolist()) * self.images.image_bytes * self.shards
+        return max(_FEWEST, min(_WINDOW_CHUNKS, _WINDOW_BYTES // largest))
+
+    def chunks(self, indices: Sequence[Indices]) -> dict[int, Any]:
+        """Return the futures of the chunks of some images, where a cluster holds these."""
+        return self.images.chunks(indices)
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given to read from, until it is given others for the same purpose."""
+        self.images.hold(by, chunks)
+
     def batches(self, epoch: int) -> list[Indices]:
-        """Return the image numbers of each step; the last batch may be short."""
-        order = shuffled(len(self), self.seed, epoch, self.images.edges)
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        """Return the image numbers of each step, shard after shard; the last batch may be short."""
+        starts = range(0, len(self), self.batch_size)
+        edges = self.images.edges
+        if edges is None:
+            order = shuffled(len(self), self.seed, epoch)
+            return [order[start : start + self.batch_size] for start in starts]
+        sizes = np.diff(
+            [even_parts(min(self.batch_size, len(self) - at), self.shards) for at in starts], axis=2
+        )[..., 0]
+        order = shuffled(len(self), self.seed, epoch, edges, sizes.sum(axis=0).tolist(), self._window)
+        # A run of the order for each shard, and a part of each run for each step.
+        parts = np.split(order, np.cumsum(sizes.T.ravel())[:-1])
+        return [np.concatenate(parts[step :: len(sizes)]) for step in range(len(sizes))]
 
 
 def checked_data(
@@ -110,89 +132,38 @@ def checked_data(
     return ArrayData(x, y, name=name, **options)
 
 
-class _InMemory:
-    edges: Sequence[int] | None = None
+def _images(x: Any, name: str) -> Images:
+    if not hasattr(x, "dask"):
+        place = place_of(x)
+        return InMemory(x, name) if place is None else Mapped(x, name, place)
+    from daskconv.train.remote import OnCluster, on_cluster
 
-    def __init__(self, x: NDArray, name: str) -> None:
-        if np.issubdtype(x.dtype, np.floating):
-            for start in range(0, len(x), 1024):
-                check_finite(x[start : start + 1024], name, start)
-        self.x, self.name = x, name
-
-    def take(self, indices: Indices) -> NDArray:
-        return self.x[indices]
+    return OnCluster(x, name) if on_cluster(x) else Chunks(x, name)
 
 
-class _Chunks:
-    """A Dask array whose chunks a process computes on its own thread and keeps while it needs them."""
-
-    def __init__(self, x: Any, name: str) -> None:
-        x = x.rechunk({1: -1, 2: -1, 3: -1})
-        self.edges = [0, *np.cumsum(x.chunks[0]).tolist()]
-        self.shape, self.dtype, self.name = x.shape[1:], x.dtype, name
-        (optimized,) = dask.optimize(x)
-        self.graph = dict(optimized.__dask_graph__())
-        self.keys = [optimized.__dask_keys__()[i][0][0][0] for i in range(len(x.chunks[0]))]
-        if np.issubdtype(x.dtype, np.floating):
-            # One pass over all chunks now: a bad one must not end the run after hours.
-            bad = x.map_blocks(_not_finite, dtype=bool, drop_axis=[1, 2, 3], meta=np.empty(0, bool)).compute()
-            if bad.any():
-                raise DataError(
-                    f"{name}[{int(bad.argmax())}] has pixels that are not finite: remove or mend it."
-                )
-        self._reset()
-
-    def _reset(self) -> None:
-        self.cache: OrderedDict[int, NDArray] = OrderedDict()
-        self.lock = Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("cache", "lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._reset()
-
-    def take(self, indices: Indices) -> NDArray:
-        out = np.empty((len(indices), *self.shape), self.dtype)
-        owners = np.searchsorted(self.edges, indices, side="right") - 1
-        for chunk in np.unique(owners):
-            mine = owners == chunk
-            out[mine] = self._chunk(int(chunk))[indices[mine] - self.edges[chunk]]
-        return out
-
-    def _chunk(self, number: int) -> NDArray:
-        with self.lock:
-            if number not in self.cache:
-                block = np.asarray(dask.local.get_sync(self.graph, self.keys[number]))
-                if np.issubdtype(block.dtype, np.floating):
-                    check_finite(block, self.name, self.edges[number])
-                self.cache[number] = block
-                if len(self.cache) > 2 * _WINDOW_CHUNKS:
-                    self.cache.popitem(last=False)
-            self.cache.move_to_end(number)
-            return self.cache[number]
-
-
-def _persisted(x: Any) -> bool:
-    """Return whether a Dask array's chunks are futures: a task on a worker could not wait for those."""
-    from distributed import Future
-
-    nodes = dict(x.__dask_graph__()).values()
-    return any(isinstance(getattr(node, "value", node), Future) for node in nodes)
-
-
-def shuffled(images: int, seed: int, epoch: int, edges: Sequence[int] | None = None) -> Indices:
+def shuffled(
+    images: int,
+    seed: int,
+    epoch: int,
+    edges: Sequence[int] | None = None,
+    runs: Sequence[int] | None = None,
+    window: int = _WINDOW_CHUNKS,
+) -> Indices:
     """Return image numbers in the order of an epoch, the same wherever it is computed.
 
-    Images of a chunked array are shuffled by permuting its chunks, then the images inside windows of
-    a few chunks, so that a chunk is read once an epoch.
+    Images of a chunked array are shuffled by permuting its chunks, cutting these into a run for each shard, and
+    permuting the images inside windows of a few chunks of a run: so a chunk is read once an epoch, by the
+    worker that has the shard, and those in which a run ends and another begins by two.
 
     Parameters
     ----------
     images, seed, epoch : int
     edges : sequence of int, optional
         Where chunks start, and the end of the last.
+    runs : sequence of int, optional
+        Images of each run, which follow each other in the result; one run when not given.
+    window : int
+        Chunks of a run that are permuted together.
 
     Examples
     --------
@@ -202,55 +173,20 @@ def shuffled(images: int, seed: int, epoch: int, edges: Sequence[int] | None = N
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
     if edges is None:
         return generator.permutation(images)
+    runs = runs or [images]
     order = generator.permutation(len(edges) - 1)
-    windows = [order[start : start + _WINDOW_CHUNKS] for start in range(0, len(order), _WINDOW_CHUNKS)]
-    return np.concatenate(
-        [
-            generator.permutation(np.concatenate([np.arange(edges[c], edges[c + 1]) for c in window]))
-            for window in windows
-        ]
-    )
-
-
-def as_images(x: Any, name: str) -> Any:
-    """Return images (n, h, w, c) as NumPy or Dask; raise InputError where they are something else."""
-    x = x.data if hasattr(x, "dims") else x  # xarray
-    x = x if hasattr(x, "dask") else np.asarray(x)
-    if x.ndim != 4:
-        raise InputError(f"{name} has shape {x.shape}: give images (n, h, w, c); a grey image has c = 1.")
-    if any(np.isnan(size) for size in x.shape):
-        raise InputError(f"{name} has chunks of unknown size: call compute_chunk_sizes() first.")
-    if not len(x):
-        raise InputError(f"{name} holds no images: give at least one.")
-    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
-        raise InputError(f"{name} is {x.dtype}: convert images to uint8 or float32.")
-    return x
-
-
-def image_shape(x: Any) -> tuple[int, int, int]:
-    """Return (h, w, c) of images (n, h, w, c)."""
-    h, w, c = (int(size) for size in x.shape[1:])
-    return h, w, c
+    line = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in order])
+    ends = np.cumsum(np.diff(edges)[order])
+    cuts: list[int] = []
+    for stop, size in zip(np.cumsum(runs).tolist(), runs, strict=True):
+        inside = ends[(ends > stop - size) & (ends < stop)]
+        cuts += [*inside[window - 1 :: window].tolist(), stop]
+    return np.concatenate([generator.permutation(images) for images in np.split(line, cuts[:-1])])
 
 
 def as_array(y: Any) -> NDArray:
     """Return targets in memory."""
     return np.asarray(y.compute() if hasattr(y, "dask") else y)
-
-
-def check_finite(block: NDArray, name: str, start: int) -> None:
-    """Raise DataError that names the first image with a pixel that is NaN or infinite, as float32 too."""
-    bad = _not_finite(block)
-    if bad.any():
-        raise DataError(
-            f"{name}[{start + int(bad.argmax())}] has pixels that are not finite: remove or mend it."
-        )
-
-
-def _not_finite(block: NDArray) -> NDArray[np.bool_]:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(block.astype(np.float32, copy=False))
-    return np.logical_not(finite.all(axis=(1, 2, 3)))
 
 
 def _weights(weight: Any, images: int) -> NDArray[np.float32]:

@@ -16,8 +16,9 @@ from daskconv.nn import zoo
 from daskconv.nn.losses import Loss, first_output, softmax
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation
-from daskconv.train.data import as_array, as_images, image_shape
+from daskconv.train.data import as_array
 from daskconv.train.files import Checkpoint
+from daskconv.train.images import as_images, image_shape
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import Optimizer

@@ -14,7 +14,7 @@ from daskconv.nn.head import heads, replace_head, without_auxiliary
 from daskconv.nn.layers.base import Arrays, Shape
 from daskconv.nn.network import Network
 from daskconv.train.checks import check_seed
-from daskconv.train.data import as_images, image_shape
+from daskconv.train.images import as_images, image_shape
 from daskconv.train.normalize import Normalize
 from daskconv.train.predictor import Predictor
 

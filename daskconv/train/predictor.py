@@ -14,7 +14,7 @@ from daskconv.graph.threads import available_threads, execute, one_thread_each
 from daskconv.nn.layers import Outputs
 from daskconv.nn.layers.base import Arrays, Context, Shape
 from daskconv.nn.network import Network
-from daskconv.train.data import as_images, check_finite, image_shape
+from daskconv.train.images import as_images, check_finite, image_shape
 from daskconv.train.normalize import Normalize
 
 

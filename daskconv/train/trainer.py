@@ -17,6 +17,7 @@ from daskconv.nn.head import measured_part
 from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
+from daskconv.plan.input import InputRead
 from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
@@ -24,9 +25,10 @@ from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
-from daskconv.train.data import ArrayData, as_images, checked_data, image_shape
+from daskconv.train.data import ArrayData, checked_data
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
+from daskconv.train.images import as_images, image_shape
 from daskconv.train.interrupt import StopRequest, catching
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
@@ -145,6 +147,7 @@ class Trainer:
         self.history = History()
         self.position = Position()
         self.shard_owners: dict[str, list[int]] = {}
+        self.input_read: dict[str, InputRead] = {}
         self._state: TrainState | None = None
         self._shown = False  # whether someone else has the model's arrays
         self._stop = StopRequest()
@@ -209,7 +212,7 @@ class Trainer:
         Parameters
         ----------
         x : array (n, h, w, c)
-            uint8 or float images; NumPy or Dask.
+            uint8 or float images; NumPy, mapped, Zarr or Dask.
         y : array (n,)
             Classes, or targets (n, ...) of another loss.
         epochs, batch_size : int
@@ -231,9 +234,8 @@ class Trainer:
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)
-        train = self._data(
-            x, y, "x", weight=sample_weight, batch_size=program.batch_size, augment=self.augment
-        )
+        cut: dict[str, Any] = {"batch_size": program.batch_size, "shards": program.shards}
+        train = self._data(x, y, "x", weight=sample_weight, augment=self.augment, **cut)
         data = {"train": train}
         if validation_data is not None:
             if len(validation_data) != 2:
@@ -419,7 +421,7 @@ class Trainer:
         """Take back the state, after a failure the newest good one, and let the transport go."""
         try:
             self._keep(transport.state(), steps)
-            self.shard_owners = transport.owners()
+            self.shard_owners, self.input_read = transport.owners(), transport.read()
         finally:
             transport.close()
 

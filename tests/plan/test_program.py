@@ -1,7 +1,7 @@
 """Programs: what they print, how they cut a batch, and the bits of their graphs."""
 
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import dask
 import numpy as np
@@ -32,6 +32,7 @@ from daskconv.graph.threads import execute
 from daskconv.kernels import jit
 from daskconv.nn.losses import softmax_cross_entropy
 from daskconv.plan import tree
+from daskconv.plan.input import InputCount
 from daskconv.plan.partition import Plan, partition
 from daskconv.plan.tasks import TrainState, add, add_into, block_partial, evaluate_block, update
 from daskconv.run.loop import evaluate_blocks
@@ -60,6 +61,8 @@ class Images:
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    ahead: int = 0
+    count: InputCount = field(default_factory=InputCount)
 
     def take(self, indices, epoch=None):
         return self.x[indices], self.y[indices], self.weight[indices]

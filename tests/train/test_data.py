@@ -1,14 +1,19 @@
 """Images in memory and in Dask chunks: the same pixels, shuffled by seed and epoch, each chunk read once."""
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 
 from daskconv import SGD, Normalize, events
 from daskconv.errors import DataError
+from daskconv.layout import even_parts
 from daskconv.train.data import ArrayData, shuffled
+from daskconv.train.images import Cache, InMemory
 from train.small import DIGITS, LOADED, TINY, X, Y, bits, counted, figures, fit, refuse, trainer
 
 FLOATS = (X / 16).astype(np.float32)
@@ -49,7 +54,97 @@ def test_batches_cut_the_order_and_the_last_may_be_short():
     assert (np.concatenate(lazy.batches(7)) == shuffled(230, 4, 7, EDGES)).all()
 
 
+SHARED = [
+    (23 * [10], 4, 50),
+    ([1, 50, 29, 100, 50], 3, 100),
+    (12 * [20], 5, 7),
+    ([230], 4, 40),
+    ([5] * 3, 4, 3),
+]
+
+
+@pytest.mark.parametrize(("chunks", "shards", "batch_size"), SHARED, ids=str)
+def test_each_shard_reads_its_own_run_of_chunks(chunks, shards, batch_size):
+    images, edges = sum(chunks), np.cumsum([0, *chunks])
+    x = da.zeros((images, 8, 8, 1), dtype=np.uint8, chunks=(tuple(chunks), 8, 8, 1))
+    data = ArrayData(x, np.zeros(images, int), batch_size=batch_size, shards=shards, seed=2)
+    batches = data.batches(epoch=1)
+    assert [len(batch) for batch in batches] == [
+        min(batch_size, images - start) for start in range(0, images, batch_size)
+    ]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(images))
+    of_shard = [set() for _ in range(shards)]
+    for batch in batches:
+        for mine, (start, stop) in zip(of_shard, even_parts(len(batch), shards), strict=True):
+            mine |= set((np.searchsorted(edges, batch[start:stop], side="right") - 1).tolist())
+    # Each chunk is one shard's, but for those in which one run ends and the next begins.
+    assert len(chunks) <= sum(map(len, of_shard)) <= len(chunks) + shards - 1
+    assert (np.concatenate(data.batches(1)) == np.concatenate(batches)).all()
+
+
+@pytest.mark.parametrize(("side", "mixed"), [(4, 8), (2048, 2), (1024, 4)])
+def test_a_shard_mixes_images_of_a_few_chunks_and_fewer_large_ones(side, mixed):
+    x = da.zeros((960, side, side, 3), dtype=np.uint8, chunks=(10, side, side, 3))
+    batches = ArrayData(x, np.zeros(960, int), batch_size=160, shards=4).batches(0)
+    windows = [set() for _ in range(4)]
+    for batch in batches[: mixed // 4 or 1]:
+        for window, (start, stop) in zip(windows, even_parts(160, 4), strict=True):
+            window |= set((batch[start:stop] // 10).tolist())
+    assert all(mixed - 1 <= len(window) <= mixed + 2 for window in windows)
+
+
 # ------------------------------------------------------------------------------------ reading
+
+
+def test_the_cache_is_bounded_by_bytes_and_the_order_of_use():
+    images = counted(X, (50, 8, 8, 1))
+    with dask.config.set({"daskconv.input.cache": "8 kiB"}):  # two chunks of 3200 bytes
+        data = pickle.loads(pickle.dumps(ArrayData(images, Y)))
+    for image, read in [(0, [0]), (50, [50]), (0, []), (100, [100]), (0, []), (50, [50]), (229, [200])]:
+        before = len(LOADED)
+        data.take(np.array([image]))
+        assert LOADED[before:] == read
+    assert sum(chunk.result().nbytes for chunk in data.images.cache.held.values()) <= 8192
+    assert (data.count.read.images, data.count.read.nbytes) == (230, 230 * 64)
+
+
+def test_a_chunk_larger_than_the_cache_is_kept_while_it_is_the_newest():
+    with dask.config.set({"daskconv.input.cache": 0}):
+        data = ArrayData(counted(X, (50, 8, 8, 1)), Y)
+    for image in (0, 1, 60, 2):
+        data.take(np.array([image]))
+    assert LOADED == [0, 50, 0]
+
+
+@pytest.mark.parametrize("given", ["plenty", -1, None, [1]], ids=str)
+def test_a_cache_of_no_size_is_refused(given):
+    with dask.config.set({"daskconv.input.cache": given}):
+        refuse(r"daskconv.input.cache is .*: give a size such as '1 GiB'", ArrayData, da.from_array(X), Y)
+
+
+def test_threads_that_want_one_chunk_read_it_once_and_others_go_on():
+    cache, begun, go, reads = Cache(1000), threading.Event(), threading.Event(), []
+
+    def slow(number):
+        reads.append(number)
+        begun.set()
+        assert go.wait(10)
+        return np.full(3, number)
+
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(cache.get, 1, slow) for _ in range(3)]
+        assert begun.wait(10)
+        assert cache.get(2, lambda number: np.full(3, number)).tolist() == [2, 2, 2]
+        go.set()
+        assert [future.result(10).tolist() for future in waiting] == [[1, 1, 1]] * 3
+    assert reads == [1]
+
+
+def test_a_chunk_that_could_not_be_read_is_tried_again():
+    cache = Cache(1000)
+    with pytest.raises(ZeroDivisionError):
+        cache.get(0, lambda number: np.ones(1 // number))
+    assert cache.get(0, lambda _: np.ones(1)).tolist() == [1]
 
 
 @pytest.mark.parametrize("x", [X, FLOATS], ids=["uint8", "float32"])
@@ -109,12 +204,37 @@ def test_data_pickles_before_and_after_reading():
                 assert (mine == theirs).all()
 
 
+@pytest.mark.parametrize("images", [X, FLOATS], ids=["uint8", "float32"])
+def test_of_mapped_files_the_place_travels(tmp_path, images):
+    whole = np.memmap(tmp_path / "x", images.dtype, "w+", offset=40, shape=images.shape)
+    whole[:] = images
+    for x, start in ((whole, 0), (whole[7:], 7), (np.asarray(whole)[7:], 7)):
+        data = ArrayData(x, Y[start:])
+        travels = pickle.dumps(data.images)
+        assert len(travels) < 1000
+        other = pickle.loads(travels)
+        assert (other.take(np.array([3, 0])) == images[[start + 3, start]]).all()
+        assert (other.count.read.images, other.count.read.nbytes) == (2, 2 * 64 * images.itemsize)
+    (tmp_path / "x").unlink()
+    lost = pickle.loads(travels)
+    refuse(r"x lies in /.*/x, which cannot be mapped here", lost.take, np.array([0]), error=DataError)
+
+
+def test_what_does_not_lie_in_a_file_row_after_row_travels_itself(tmp_path):
+    whole = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(4, 6, 6, 1))
+    changed = np.memmap(tmp_path / "x", np.uint8, "c", shape=(4, 6, 6, 1))
+    changed[:] = 3
+    for x in (whole[:, ::2], whole[::2], whole.transpose(0, 2, 1, 3), whole + 1, whole[[2, 1]], changed):
+        data = ArrayData(x, np.zeros(len(x), int))
+        other = pickle.loads(pickle.dumps(data.images))
+        assert type(other) is InMemory and (other.take(np.array([1])) == x[1]).all()
+
+
 def test_read_chunks_are_not_pickled():
     data = ArrayData(counted(X, (50, 8, 8, 1)), Y)
-    data.take(np.arange(230))
     small = len(pickle.dumps(data.images))
-    data.images.cache.clear()
-    assert small == len(pickle.dumps(data.images))
+    data.take(np.arange(230))
+    assert data.images.cache.held and small == len(pickle.dumps(data.images))
 
 
 # ----------------------------------------------------------------------------------- training

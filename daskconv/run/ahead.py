@@ -1,0 +1,221 @@
+"""Reading ahead: while a step runs, a thread reads, augments and normalises the next one's blocks of images.
+
+The thread reads the blocks that the step's own threads would read, one by one, so the bits are the same. A block that
+it has not begun when a step needs it is read by the step's threads, as without it. No thread waits between two
+steps: it ends when all that may be read is read, and the next block that is taken starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from time import perf_counter
+from typing import Any
+
+from numpy.typing import NDArray
+
+from daskconv.graph.threads import one_thread_each
+from daskconv.plan import tree
+from daskconv.plan.input import InputRead
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Data, Indices, TrainState
+from daskconv.run.transport import begin
+
+# How much the reader yields to the threads of the steps, from 0 to 19: they need the cores, it has a step's time.
+_NICE = 10
+
+
+class Ahead:
+    """A data set whose next blocks are being read.
+
+    Parameters
+    ----------
+    data : Data
+    blocks_of : function
+        The blocks of a step, by its number.
+    steps : range
+        The steps, in order.
+    """
+
+    def __init__(self, data: Data, blocks_of: Callable[[int], list[Indices]], steps: range) -> None:
+        self.data, self.blocks_of, self.steps = data, blocks_of, steps
+        self.ahead, self.count = data.ahead, data.count
+        self._planned = steps.start
+        self._step_of: dict[int, int] = {}
+        self._left: dict[int, tuple[Indices, int | None]] = {}
+        self._begun: dict[int, Future[Any]] = {}
+        self._change = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def chunks(self, indices: Sequence[Indices]) -> Mapping[int, Any]:
+        """Return the chunks of some images, where a cluster holds them."""
+        return self.data.chunks(indices)
+
+    def hold(self, by: Hashable, chunks: Mapping[int, NDArray]) -> None:
+        """Take the chunks that a task was given."""
+        self.data.hold(by, chunks)
+
+    def batches(self, epoch: int) -> Sequence[Indices]:
+        """Return the image numbers of each step of an epoch."""
+        return self.data.batches(epoch)
+
+    def take(self, indices: Indices, epoch: int | None = None) -> Any:
+        """Return a block's images, targets and weights, and let the thread read the blocks of the next step."""
+        started = perf_counter()
+        with self._change:
+            # No image comes twice in the same epoch: the first one is a block's name.
+            block = int(indices[0])
+            self._plan(self._step_of.get(block, self.steps.start), epoch)
+            self._step_of.pop(block, None)
+            self._left.pop(block, None)
+            found = self._begun.pop(block, None)
+            self._start()
+        try:
+            return self.data.take(indices, epoch) if found is None else found.result()
+        finally:
+            self.count.add(seconds=perf_counter() - started)
+
+    def close(self) -> None:
+        """Return once the thread has ended."""
+        with self._change:
+            self._closed, thread = True, self._thread
+        if thread is not None:
+            thread.join()
+
+    def _plan(self, step: int, epoch: int | None) -> None:
+        """Let the blocks be read of steps that come soon; forget those of steps that were left out."""
+        while self._planned < min(step + self.ahead + 1, self.steps.stop):
+            for indices in self.blocks_of(self._planned):
+                if len(indices):
+                    self._left[int(indices[0])] = indices, epoch
+                    self._step_of[int(indices[0])] = self._planned
+            self._planned += 1
+        for block in [block for block, of in self._step_of.items() if of < step - 1]:
+            for known in (self._step_of, self._left, self._begun):
+                known.pop(block, None)
+
+    def _start(self) -> None:
+        if self._thread is None and self._left and not self._closed:
+            self._thread = threading.Thread(target=self._read, name="daskconv-ahead")
+            self._thread.start()
+
+    def _read(self) -> None:
+        _step_back()
+        with one_thread_each():
+            while (claimed := self._claim()) is not None:
+                block, indices, epoch = claimed
+                try:
+                    block.set_result(self.data.take(indices, epoch))
+                except BaseException as error:
+                    block.set_exception(error)
+
+    def _claim(self) -> tuple[Future[Any], Indices, int | None] | None:
+        with self._change:
+            if self._closed or not self._left:
+                self._thread = None
+                return None
+            block = next(iter(self._left))
+            indices, epoch = self._left.pop(block)
+            self._begun[block] = Future()
+            return self._begun[block], indices, epoch
+
+
+def _step_back() -> None:
+    """Give this thread all cores of the process, and what the steps leave of them."""
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # a container may forbid it: it is a matter of speed only
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+@contextmanager
+def reading_ahead(
+    program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState
+) -> Iterator[Data]:
+    """Yield the data, which reads the blocks of some subtrees of shards ahead of an epoch's steps."""
+    ahead = steps_ahead(program, data, epoch, spans, state)
+    try:
+        yield ahead
+    finally:
+        ahead.close()
+
+
+def steps_ahead(program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState) -> Ahead:
+    """Return the data, which reads ahead of the steps that follow a state; close it in the end."""
+    batches = data.batches(epoch)
+
+    def blocks_of(step: int) -> list[Indices]:
+        shards = program.shard_indices(batches[step])
+        return [
+            block for span in spans for shard in range(*span) for block in program.blocks_of(shards[shard])
+        ]
+
+    first = begin(state, epoch).position.step
+    return Ahead(data, blocks_of, range(first, len(batches) if data.ahead else first))
+
+
+def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:
+    """Return the data, which reads blocks ahead of threads that take them in turn; close it in the end."""
+    steps = range(-(-len(blocks) // threads) if data.ahead else 0)
+    return Ahead(data, lambda step: list(blocks[step * threads : (step + 1) * threads]), steps)
+
+
+def chunks_ahead(
+    program: Program, data: Data, batches: Sequence[Indices], span: tree.Span, step: int
+) -> Mapping[int, Any]:
+    """Return the chunks that a subtree of shards reads in a step and ahead of it, where a cluster holds them."""
+    steps = batches[step : step + data.ahead + 1]
+    return data.chunks([images for batch in steps for images in program.shard_indices(batch)[slice(*span)]])
+
+
+def own_images(program: Program, data: Data, epoch: int, workers: int) -> list[list[Indices]]:
+    """Return the images of an epoch that each of the workers reads, where a cluster holds their chunks."""
+    batches, own = data.batches(epoch), [list[Indices]() for _ in range(workers)]
+    for batch in batches if data.chunks(batches[:1]) else []:
+        shards = program.shard_indices(batch)
+        for span, worker in tree.shares(program.shards, workers):
+            own[worker] += shards[slice(*span)]
+    return own
+
+
+# What a process keeps between the tasks of a run, by run and subtree: the epoch, and what reads ahead in it.
+_kept: dict[tuple[str, tree.Span], tuple[int, Ahead]] = {}
+_keeping = threading.Lock()
+
+
+def kept_ahead(
+    run: str, program: Program, data: Data, epoch: int, span: tree.Span, state: TrainState
+) -> Ahead:
+    """Return what reads ahead of the steps of a run on this process, from one task to the next."""
+    with _keeping:
+        before, ahead = _kept.get((run, span), (epoch, None))
+        if ahead is not None and (
+            before != epoch or ahead.data is not data or state.position.step < ahead.steps.start
+        ):
+            ahead.close()
+            ahead = None
+        if ahead is None:
+            ahead = steps_ahead(program, data, epoch, [span], state)
+            _kept[run, span] = epoch, ahead
+        return ahead
+
+
+def kept_read(run: str) -> InputRead:
+    """Return what this process has read for a run."""
+    with _keeping:
+        found = [ahead.count.read for (of, _), (_, ahead) in _kept.items() if of == run]
+    return found[0] if found else InputRead()
+
+
+def close_kept(run: str) -> None:
+    """Let go of what this process keeps of a run."""
+    with _keeping:
+        for key in [key for key in _kept if key[0] == run]:
+            _kept.pop(key)[1].close()
