@@ -47,10 +47,10 @@ def test_plans_that_do_not_exist_or_contradict_are_refused():
 
 
 def test_a_program_holds_what_was_chosen():
-    program = apply(zoo.cifar10_quick(), CIFAR, data(2), method={"conv1": "direct"}, trainable="dense*")
+    program = apply(zoo.cifar10_quick(), CIFAR, data(2), method={"conv1": "pipelined"}, trainable="dense*")
     assert program.shards == 2 and program.batch_size == 100 and program.input_shape == CIFAR
     assert set(program.methods) == {"conv1", "conv2", "conv3"}
-    assert set(program.methods["conv1"].values()) == {"direct"}
+    assert set(program.methods["conv1"].values()) == {"pipelined"}
     assert program.trainable == ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")
     assert program.elements == 1024 * 64 + 64 + 64 * 10 + 10
     assert program.seed == 1 and program.dtype == "float32"

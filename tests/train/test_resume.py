@@ -97,7 +97,7 @@ def test_the_same_trainer_goes_on_too(undisturbed):
     assert bits(more) == bits(undisturbed)
 
 
-@pytest.mark.parametrize("method", ["pipelined", {"conv2": "direct"}], ids=str)
+@pytest.mark.parametrize("method", ["pipelined", {"conv2": "lowering"}], ids=str)
 def test_methods_and_parts_of_a_network_go_on(tmp_path, method):
     options = {"method": method, "trainable": ["conv*"], "metrics": ["accuracy", "top5"], "shards": 3}
     train_and_stop(one := run(**options), 1, 1)
@@ -161,7 +161,7 @@ def test_losses_go_on(tmp_path, loss):
         ({"seed": 1}, {}, "seed 0 and would go on with 1"),
         ({"optimizer": SGD(0.01)}, {}, "optimizer SGD.* and would go on with SGD"),
         ({"shards": 2}, {}, "shards 4 and would go on with 2"),
-        ({"method": "direct"}, {}, "method auto and would go on with direct"),
+        ({"method": "lowering"}, {}, "method auto and would go on with lowering"),
         (
             {"loss": SoftmaxCrossEntropy(0.1)},
             {},

@@ -28,6 +28,7 @@ from daskconv.nn.layers.base import Context
 from daskconv.nn.losses import softmax_cross_entropy
 from daskconv.train.data import shuffled
 from daskconv.train.files import load_checkpoint
+from reference import EXACT
 from train.small import DIGITS, STEPS, TINY, X, Y, bits, digests, figures, fit, refuse, trainer
 
 LINEAR = Sequential([Flatten(), Dense(10)], name="linear")
@@ -49,7 +50,7 @@ def test_lenet_learns_the_digits():
     assert right.mean() == pytest.approx(digits.history["val_accuracy"][1])
 
 
-@pytest.mark.parametrize("method", ["lowering", "pipelined", "implicit"])
+@pytest.mark.parametrize("method", EXACT)
 def test_a_seed_gives_the_same_bits_on_any_number_of_threads(method):
     runs = [fit(trainer(method=method, threads=threads), epochs=2) for threads in (1, 1, 2, 3)]
     assert all(bits(run) == bits(runs[0]) for run in runs)
@@ -75,7 +76,7 @@ def test_shards_change_the_result_by_rounding_only(shards):
         np.testing.assert_allclose(other.model.params[name], array, atol=2e-4)
 
 
-@pytest.mark.parametrize("method", ["direct", "pipelined", {"conv1": "direct", "conv2": "pipelined"}])
+@pytest.mark.parametrize("method", [EXACT[0], "pipelined", {"conv1": EXACT[0], "conv2": "pipelined"}])
 def test_methods_train_to_the_same_weights_and_stand_in_the_program(method):
     default, other = fit(trainer()), fit(trainer(method=method))
     for name, array in default.model.params.items():
@@ -173,7 +174,7 @@ TINY_PLAIN = Sequential([layer for layer in (node.layer for node in TINY.nodes) 
 def test_a_step_of_a_convolutional_net_is_the_whole_batch_in_float64():
     x, y, net = FLOATS[:23], Y[:23], TINY_PLAIN
     params = {name: array.astype(np.float64) for name, array in net.init(0, (8, 8, 1)).items()}
-    methods, context = net.choose_methods((8, 8, 1), "direct"), Context(True)
+    methods, context = net.choose_methods((8, 8, 1), EXACT[0]), Context(True)
     scores, saved = net.forward(params, x.astype(np.float64), context, methods)
     dscores = softmax_cross_entropy(scores, y, np.ones(23))[1] / 23
     gradients = net.backward(params, saved, dscores, context, methods, tuple(params))
@@ -405,8 +406,8 @@ def nothing_trained(match, build):
         ({"transport": "dask"}, "transport='dask' needs a Dask client"),
         ({"method": "magic"}, "method is 'magic': choose one of auto, direct"),
         ({"method": {"conv1": "magic"}}, "method is 'magic'"),
-        ({"method": {"conv9": "direct"}}, r"names the layers \['conv9'\], but the network has \['conv1'"),
-        ({"method": {"relu1": "direct"}}, r"names \['relu1'\], which are no convolutions"),
+        ({"method": {"conv9": "lowering"}}, r"names the layers \['conv9'\], but the network has \['conv1'"),
+        ({"method": {"relu1": "lowering"}}, r"names \['relu1'\], which are no convolutions"),
         ({"loss": "magic"}, "loss is 'magic': choose one of softmax_cross_entropy"),
         ({"metrics": ["magic"]}, "metric 'magic': choose one of accuracy, top5"),
         ({"preprocess": "magic"}, "normalisation is 'magic': choose one of mean_image"),
@@ -522,7 +523,7 @@ def test_float64_weights_compute_in_float64():
     weights = TINY.init(0, (8, 8, 1), np.float64)
     narrow = {name: array.astype(np.float32) for name, array in weights.items()}
     images = X[:20].astype(np.float32) / 16
-    for method in ("auto", "direct", "lowering", "pipelined", "implicit"):
+    for method in ("auto", *EXACT):
         methods = TINY.choose_methods((8, 8, 1), method)
         wide, _ = TINY.forward(weights, images, Context(), methods)
         expected, _ = TINY.forward(narrow, images, Context(), methods)
