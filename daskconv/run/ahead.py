@@ -24,7 +24,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
 
-# How much the reader yields to the threads of the steps, from 0 to 19: they need the cores, it has a step's time.
+# Added to the niceness of the reader: the steps need the cores, it has a step's time.
 _NICE = 10
 
 
@@ -132,7 +132,8 @@ def _step_back() -> None:
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # a container may forbid it: it is a matter of speed only
             os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICE
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
 
 
 @contextmanager
