@@ -1,8 +1,8 @@
 """Reading ahead: while a step runs, a thread reads, augments and normalises the next one's blocks of images.
 
 The thread reads the blocks that the step's own threads would read, one by one, so the bits are the same. A block that
-it has not begun when a step needs it is read by the step's threads, as without it. No thread waits between two
-steps: it ends when all that may be read is read, and the next block that is taken starts another.
+it has not begun when a step needs it is read by the step's threads, as without it. A thread that nobody needs for a
+while ends; the next block that is taken starts another.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from daskconv.run.transport import begin
 
 # Added to the niceness of the reader: the steps need the cores, it has a step's time.
 _NICE = 10
+_IDLE = 10.0  # seconds
 
 
 class Ahead:
@@ -47,7 +48,7 @@ class Ahead:
         self._step_of: dict[int, int] = {}
         self._left: dict[int, tuple[Indices, int | None]] = {}
         self._begun: dict[int, Future[Any]] = {}
-        self._change = threading.Lock()
+        self._change = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -86,6 +87,7 @@ class Ahead:
         """Return once the thread has ended."""
         with self._change:
             self._closed, thread = True, self._thread
+            self._change.notify()
         if thread is not None:
             thread.join()
 
@@ -102,8 +104,10 @@ class Ahead:
                 known.pop(block, None)
 
     def _start(self) -> None:
-        if self._thread is None and self._left and not self._closed:
-            self._thread = threading.Thread(target=self._read, name="daskconv-ahead")
+        if self._thread is not None:
+            self._change.notify()
+        elif self._left and not self._closed:
+            self._thread = threading.Thread(target=self._read, name="daskconv-ahead", daemon=True)
             self._thread.start()
 
     def _read(self) -> None:
@@ -118,6 +122,7 @@ class Ahead:
 
     def _claim(self) -> tuple[Future[Any], Indices, int | None] | None:
         with self._change:
+            self._change.wait_for(lambda: self._left or self._closed, _IDLE)
             if self._closed or not self._left:
                 self._thread = None
                 return None
