@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from daskconv.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, WeightedLosses
     from daskconv.nn.metrics import Accuracy, ConfusionMatrix, Metric
     from daskconv.nn.network import Network, Node, Sequential
-    from daskconv.plan import partition as plans
+    from daskconv.plan import plans
     from daskconv.plan.program import Program
     from daskconv.plan.tune import tune
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
@@ -170,7 +170,7 @@ _MODULES = {
     "errors": "errors",
     "losses": "nn.losses",
     "onnx_backend": "onnx_backend",
-    "plans": "plan.partition",
+    "plans": "plan.plans",
     "zoo": "nn.zoo",
 }
 _OWNER = {name: room for room, names in _ROOMS.items() for name in names}

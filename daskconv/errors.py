@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from numbers import Integral
 from operator import index
+from pathlib import Path
 from typing import Any
 
 
@@ -64,3 +66,17 @@ def check_count(value: Any, name: str) -> int:
     if count < 1:
         raise InputError(f"{name} is {value!r}: give an int of at least 1.")
     return count
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return an error's message; for one that is not daskconv's own, with its type and where it was raised."""
+    if isinstance(error, DaskconvError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({_place_of(frames[-1])}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _place_of(frame: traceback.FrameSummary) -> str:
+    """Return the file that raised; the function where the code travelled here and has no file."""
+    return frame.name if frame.filename.startswith("<") else Path(frame.filename).name

@@ -17,8 +17,9 @@ import pytest
 
 import daskconv
 from daskconv import LARS, SGD, Adam, AdamW, cli
-from daskconv.cli import main_group
+from daskconv.cli import main_group, parts
 from daskconv.datasets import load
+from daskconv.nn import losses
 from daskconv.train.files import load_checkpoint
 
 DIGITS = load("digits")
@@ -219,6 +220,56 @@ def test_resume_may_save_elsewhere(folder, run):
     assert code == 2 and err == "Error: epochs is 2 but 2 are done: give the total to reach.\n"
 
 
+def test_losses_clipping_batches_and_means_are_the_trainers(folder, run):
+    line = ["train", "--data", folder / "both.npz", *QUICK, "--batch-size", 30, "--epochs", 2, "--lr", 0.02]
+    line += ["--label-smoothing", 0.1, "--clip-norm", 0.5, "--accumulate", 2, "--average", 0.9]
+    lines = lines_of(run(*line, "--schedule", "linear", "--save", "model.safetensors"))
+    assert lines[-2:] == ["saved model.safetensors", "saved model-average.safetensors, the running means"]
+    trainer = daskconv.Trainer(
+        daskconv.zoo.lenet(),
+        loss=daskconv.SoftmaxCrossEntropy(label_smoothing=0.1),
+        optimizer=SGD(daskconv.PolynomialRate(0.02, 2), momentum=0.9),
+        preprocess=daskconv.zoo.PREPROCESS["lenet"],
+        clip_norm=0.5,
+        accumulate=2,
+        average=0.9,
+        transport="local",
+    )
+    trainer.fit(*SMALL.values(), epochs=2, batch_size=30, progress=False)
+    for file, model in [("model", trainer.model), ("model-average", trainer.averaged_model)]:
+        saved = daskconv.load(f"{file}.safetensors").params
+        assert all(saved[name].tobytes() == array.tobytes() for name, array in model.params.items()), file
+    lines = lines_of(run(*line[:3], "--resume", "model.safetensors", "--epochs", 3))
+    assert lines[-1] == "saved model-average.safetensors, the running means"
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
+def test_labels_as_numbers(loss, run):
+    np.savez("two.npz", x_train=SMALL["x_train"], y_train=SMALL["y_train"] % 2, x_test=SMALL["x_train"][:9],
+             y_test=SMALL["y_train"][:9] % 2)  # fmt: skip
+    line = ["train", "--data", "two.npz", *QUICK, "--loss", loss, "--lr", 0.0005, "--schedule", "one-cycle"]
+    test = lines_of(run(*line, "--epochs", 4, "--save", "f"))[-2]
+    history = load_checkpoint("f").history
+    assert test == f"test loss {history[-1]['val_loss']:.4f} of 9 images"
+    assert history[-1]["loss"] < history[0]["loss"]
+    found = lines_of(run("evaluate", "f", "two.npz", "--loss", loss))
+    assert found == [f"loss {history[-1]['val_loss']:.4f} of 9 images"]
+    lines_of(run("predict", "f", "two.npz", "--out", "out.csv"))
+    rows = list(csv.reader(Path("out.csv").read_text().splitlines()))
+    assert rows[0] == ["image", "value"] and len(rows) == 10
+    values = daskconv.load("f").predict(SMALL["x_train"][:9])[:, 0]
+    np.testing.assert_allclose([float(value) for _, value in rows[1:]], values, atol=1e-6)
+    assert daskconv.load("f").class_names == ()
+
+
+def test_the_choices_of_losses_and_schedules_are_all_there_is():
+    assert set(parts.LOSSES) == set(losses.LOSSES)
+    options = {"lr": 0.5, "epochs": 8, "warmup": 0}
+    kinds = {name: type(parts._schedule(options | {"schedule": name})) for name in parts.SCHEDULES}
+    assert kinds["linear"] is daskconv.PolynomialRate and kinds["one-cycle"] is daskconv.OneCycle
+    assert len(set(kinds.values())) == len(kinds)
+
+
 # --------------------------------------------------------------------------------- tune
 
 
@@ -294,6 +345,9 @@ BAD = {
     "train --data small.npz --method nope": "method is 'nope': choose one of auto, direct",
     "train --data small.npz --plan nope": "plan is 'nope'",
     "train --data small.npz --transport nope": "transport is 'nope': choose one of auto, local, dask, mpi",
+    "train --data small.npz --loss mean_squared_error --label-smoothing 0.1": "is for softmax_cross_entropy and",
+    "train --data small.npz --loss binary_cross_entropy": r"y\[\d+\] is not between 0 and 1",
+    "train --data small.npz --accumulate 2": "accumulate is 2 and batch_size 100 but there are 120 images",
     "train --data nope": "'nope' does not exist: give digits, cifar10",
     "train --data nope.npz": "'nope.npz' does not exist",
     "train --data text.npy": "'text.npy' has no known ending",
@@ -320,7 +374,7 @@ BAD = {
     "evaluate none small.npz": "none is no file: give a model",
     "evaluate model.safetensors nope": "'nope' does not exist",
     "evaluate model.safetensors eleven.npz": r"y\[\d+\] is 1[01]: the network has 10 outputs",
-    "evaluate model.safetensors large.npz": r"x has images \(16, 8, 1\) but the network is for \(8, 8, 1\)",
+    "evaluate model.safetensors large.npz": r"Images of \(16, 8, 1\) need dense1.weight of shape",
     "evaluate model.safetensors nan.npz": r"x\[57\] has pixels",
     "predict model.safetensors small.npz --out out.txt": "--out is out.txt: give a file that ends in .csv or .npz",
     "predict model.safetensors small.npz --out none/out.csv": "none is no folder that can be written to",
@@ -363,6 +417,15 @@ FIXED = [
     "schedule step",
     "warmup 0",
 ]
+FIXED += [
+    "loss mean_squared_error",
+    "label-smoothing 0.1",
+    "clip-norm 1",
+    "accumulate 1",
+    "average 0.9",
+    "from x",
+]
+FIXED += ["precision fast", "augment flip", "trainable *"]
 FIXED += ["batch-size 50", "normalize unit", "method auto", "plan data", "shards 4", "seed 0"]
 
 
@@ -409,6 +472,9 @@ def test_resume_refuses_options_that_the_file_fixes(run, trained):
         "train",
         "train --data digits --epochs 0",
         "train --data digits --momentum 1",
+        "train --data digits --average 1",
+        "train --data digits --clip-norm 0",
+        "train --data digits --loss hinge",
         "train --data digits --schedule nope",
         "train --data digits --normalize nope",
         "train --data digits --threads none",

@@ -79,7 +79,7 @@ def _mapped(source: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray[Any,
             header = inside.tell()
             while inside.read(1 << 20):
                 pass
-        if not fortran and dtype.isnative and 0 not in shape:
+        if not fortran and dtype.isnative and not dtype.hasobject and 0 not in shape:
             found[name] = np.memmap(source.absolute(), dtype, "r", _start(source, member) + header, shape)
     return found
 

@@ -157,8 +157,11 @@ def _progressions(first: int, step: int, count: int, size: int) -> tuple[slice, 
 
 
 def sum_rows(rows: NDArray, out: NDArray) -> None:
-    """Write the sum of a matrix's rows."""
-    np.add.reduce(rows, axis=0, out=out)
+    """Write the sum of a matrix's rows, first to last."""
+    if len(rows) and rows.shape[1] == 1:
+        out[:] = np.add.accumulate(rows, axis=0)[-1]  # a reduction would add one column in pairs
+    else:
+        np.add.reduce(rows, axis=0, out=out)
 
 
 def momentum_step(
@@ -329,3 +332,11 @@ def jitter(
         out[...] = grey + (out - grey) * colourful
     if limited:
         np.clip(out, 0, 255, out=out)
+
+
+def rearrange(images: NDArray, rows: NDArray, columns: NDArray, out: NDArray) -> None:
+    """Write images whose pixels come from other places, or are 0 where that is negative."""
+    for image, row, column, target in zip(images, rows, columns, out, strict=True):
+        target[...] = image.take(row, 0, mode="wrap").take(column, 1, mode="wrap")
+        target[row < 0] = 0
+        target[:, column < 0] = 0

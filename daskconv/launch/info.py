@@ -10,7 +10,7 @@ from daskconv.graph.threads import cores
 from daskconv.graph.tuning import processor_name
 from daskconv.graph.tuning_file import load_table
 from daskconv.kernels.jit import importable
-from daskconv.run.mpi import launcher_ranks
+from daskconv.run.launcher import launcher_ranks
 
 _PACKAGES = (
     "daskconv",

@@ -14,7 +14,7 @@ from daskconv.kernels.jit import importable
 from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.quiet import mute, quiet_shutdown
-from daskconv.run.mpi import launcher_ranks
+from daskconv.run.launcher import launcher_ranks
 from daskconv.run.select import active_client, check_transport
 
 

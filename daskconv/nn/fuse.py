@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,18 +40,19 @@ class Tail:
         return self.nodes[-1]
 
 
-def tails(network: Network, input_shape: Shape) -> dict[str, Tail]:
+def tails(nodes: Sequence[Node], shapes: Mapping[str, Shape], outputs: Collection[str]) -> dict[str, Tail]:
     """Return the tail of each node: an Add of two equal shapes, a ReLU, both or none of them.
+
+    ``shapes`` has those of the nodes and of all they read; somebody after the nodes reads the ``outputs``.
 
     An Add is done with the later one of its operands, when the other is known. Values that nobody else reads are
     never made, so the nodes of a tail have no other readers.
     """
-    shapes, readers = network.shapes(input_shape), _readers(network)
-    known = {"input": -1} | {node.name: at for at, node in enumerate(network.nodes)}
-    constant = _constants(network)
+    readers, constant = _readers(nodes, outputs), _constants(nodes)
+    known = dict.fromkeys(shapes, -1) | {node.name: at for at, node in enumerate(nodes)}
     found = {}
-    for node in network.nodes:
-        add, relu, nodes = "", False, [node.name]
+    for node in nodes:
+        add, relu, covered = "", False, [node.name]
         after = readers.get(node.name) if node.layer.fuses else None
         if (
             after is not None
@@ -64,26 +66,26 @@ def tails(network: Network, input_shape: Shape) -> dict[str, Tail]:
                 and other not in constant
             ):
                 add = other
-                nodes.append(after.name)
+                covered.append(after.name)
                 after = readers.get(after.name)
         if after is not None and type(after.layer) is ReLU:
             relu = True
-            nodes.append(after.name)
-        found[node.name] = Tail(add, relu, tuple(nodes))
+            covered.append(after.name)
+        found[node.name] = Tail(add, relu, tuple(covered))
     return found
 
 
-def _readers(network: Network) -> dict[str, Node]:
-    """Return the node that alone reads each value, once; those of others, and the network's output, are left out."""
-    times = Counter(name for node in network.nodes for name in node.inputs)
-    times[network.nodes[-1].name] += 1
-    return {name: node for node in network.nodes for name in node.inputs if times[name] == 1}
+def _readers(nodes: Sequence[Node], outputs: Collection[str]) -> dict[str, Node]:
+    """Return the node that alone reads each value, once; those of others, and the outputs, are left out."""
+    times = Counter(name for node in nodes for name in node.inputs)
+    times.update(outputs)
+    return {name: node for node in nodes for name in node.inputs if times[name] == 1}
 
 
-def _constants(network: Network) -> set[str]:
+def _constants(nodes: Sequence[Node]) -> set[str]:
     """Return the nodes whose value is one for all images."""
     constants: set[str] = set()
-    for node in network.nodes:
+    for node in nodes:
         if node.layer.is_constant or constants.issuperset(node.inputs):
             constants.add(node.name)
     return constants
@@ -95,7 +97,9 @@ def fold_batch_norm(network: Network, params: Arrays, statistics: Arrays) -> tup
     ``(x * w + b - mean) / deviation * scale + offset`` is a convolution with other weights and another bias; the
     results differ by rounding.
     """
-    readers, nodes, folded = _readers(network), [], dict(params)
+    outputs = {network.nodes[-1].name}
+    readers, folded = _readers(network.nodes, outputs), dict(params)
+    nodes: list[Node] = []
     norms: dict[str, str] = {}
     renamed: dict[str, str] = {}
     for node in network.nodes:

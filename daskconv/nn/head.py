@@ -10,6 +10,7 @@ import numpy as np
 from daskconv.errors import InputError
 from daskconv.nn.layers import Conv2D, Dense, LogSoftmax, Outputs, Parameter, Reshape, Sigmoid, Softmax
 from daskconv.nn.layers.base import Arrays, Layer
+from daskconv.nn.losses import Loss, loss_of_first
 from daskconv.nn.network import INPUT, Network, Node
 
 PROBABILITIES = (Softmax, LogSoftmax, Sigmoid)
@@ -78,6 +79,25 @@ def without_auxiliary(network: Network) -> Network:
             nodes.insert(0, node)
             needed |= set(node.inputs)
     return replace(network, nodes=tuple(nodes))
+
+
+def measured_part(network: Network, loss: Loss) -> tuple[Network, Loss]:
+    """Return the network and the loss without what is for training alone; a user's loss of all outputs gets them all.
+
+    Examples
+    --------
+    >>> from daskconv.nn import losses, zoo
+    >>> network, loss = measured_part(zoo.googlenet(auxiliary=True), losses.WeightedLosses())
+    >>> network == zoo.googlenet(), loss is losses.softmax_cross_entropy
+    (True, True)
+    """
+    lean = without_auxiliary(network)
+    if lean is network:
+        return network, loss
+    last = network.nodes[-1]
+    assert isinstance(last.layer, Outputs)
+    of_kept = loss_of_first(loss, len(last.inputs) - last.layer.auxiliary)
+    return (network, loss) if of_kept is None else (lean, of_kept)
 
 
 def _paths(network: Network) -> list[list[Node]]:

@@ -10,7 +10,7 @@ weight)``: what it counts each image for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numexpr
@@ -171,7 +171,8 @@ class BinaryCrossEntropy:
 class WeightedLosses:
     """The weighted sum of one loss of each of a network's outputs, such as those of GoogLeNet's auxiliary heads.
 
-    All outputs have the same targets; metrics read the first output.
+    All outputs have the same targets; metrics read the first output. Validation and ``evaluate`` leave the outputs out
+    that are for training alone (``Outputs(auxiliary=2)``), and the factor where one output is left.
 
     Parameters
     ----------
@@ -239,6 +240,19 @@ def first_output(several: Any) -> Any:
     )
 
 
+def loss_of_first(loss: Loss, outputs: int) -> Loss | None:
+    """Return the loss of the first outputs of a network, without the others; None of a user's function of all of them.
+
+    Examples
+    --------
+    >>> loss_of_first(WeightedLosses("mean_squared_error", (1.0, 0.5, 0.3)), 2).factors
+    (1.0, 0.5)
+    """
+    if isinstance(loss, WeightedLosses):
+        return loss.each if outputs == 1 else replace(loss, factors=loss.factors[:outputs])
+    return loss if loss in LOSSES.values() or isinstance(loss, SPECS) else None
+
+
 def loss_weights(loss: Loss, y: NDArray, weight: NDArray) -> NDArray:
     """Return what a loss counts each image for: its weight, where the loss does not say otherwise."""
     return loss.weights(y, weight) if hasattr(loss, "weights") else weight
@@ -291,14 +305,15 @@ def takes_classes(loss: Loss, y: NDArray) -> bool:
     loss = _of_one_output(loss)
     if loss is softmax_cross_entropy or isinstance(loss, SoftmaxCrossEntropy):
         return True
-    return not _takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+    return not takes_values(loss) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
 
 
 def _of_one_output(loss: Loss) -> Loss:
     return loss.each if isinstance(loss, WeightedLosses) else loss
 
 
-def _takes_values(loss: Loss) -> bool:
+def takes_values(loss: Loss) -> bool:
+    """Return whether the targets are numbers, one for each of an image's outputs."""
     loss = _of_one_output(loss)
     return loss is mean_squared_error or isinstance(loss, BinaryCrossEntropy)
 
@@ -306,7 +321,8 @@ def _takes_values(loss: Loss) -> bool:
 def check_targets(loss: Loss, y: NDArray, output: tuple[Any, ...], name: str) -> None:
     """Raise InputError where targets, called ``name``, do not fit the loss of a network with this output.
 
-    Of a user's function nothing is known: integers (n,) are taken for classes, anything else is not looked at.
+    Of a user's function nothing is known: integers (n,) are taken for classes where there is one output, anything else
+    is not looked at.
     """
     outputs = output if output and isinstance(output[0], tuple) else (output,)
     if isinstance(loss, WeightedLosses):
@@ -325,7 +341,7 @@ def check_targets(loss: Loss, y: NDArray, output: tuple[Any, ...], name: str) ->
         check_shares(y, output, name)
     elif loss is mean_squared_error:
         check_values(y, output, name)
-    elif takes_classes(loss, y):
+    elif len(outputs) == 1 and takes_classes(loss, y):
         check_classes(y, output, name, getattr(loss, "ignore_index", None))
         weights = getattr(loss, "class_weights", ())
         if weights and len(weights) != output[-1]:
@@ -337,4 +353,4 @@ def check_targets(loss: Loss, y: NDArray, output: tuple[Any, ...], name: str) ->
 def default_metrics(loss: Loss) -> tuple[Metric, ...]:
     """Return what is measured where nobody says: the accuracy, of what the loss counts, unless it takes values."""
     loss = _of_one_output(loss)
-    return () if _takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)
+    return () if takes_values(loss) else (Accuracy(ignore_index=getattr(loss, "ignore_index", None)),)

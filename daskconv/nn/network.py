@@ -17,7 +17,7 @@ from daskconv.errors import InputError
 from daskconv.graph.choose import check_method, check_precision
 from daskconv.graph.tuning import Tuned
 from daskconv.graph.tuning_file import load_table
-from daskconv.kernels.epilogue import Epilogue, relu_grad
+from daskconv.nn import passes
 from daskconv.nn.blocks import block_images, images_at_once
 from daskconv.nn.fuse import Tail, tails
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
@@ -79,7 +79,7 @@ class Network:
         shapes: dict[str, Any] = {INPUT: tuple(input_shape)}
         for node in self.nodes:
             try:
-                shapes[node.name] = node.layer.output_shape(self.input_of(node, shapes))
+                shapes[node.name] = node.layer.output_shape(passes.input_of(node, shapes))
             except InputError as error:
                 raise InputError(f"Layer {node.name!r}: {error}") from None
         return shapes
@@ -88,20 +88,13 @@ class Network:
         """Return the shape of the network's output for one image."""
         return self.shapes(input_shape)[self.nodes[-1].name]
 
-    @staticmethod
-    def input_of(node: Node, values: Mapping[str, Any]) -> Any:
-        """Return what a node reads: one value, or a tuple of several."""
-        if len(node.inputs) == 1:
-            return values[node.inputs[0]]
-        return tuple(values[name] for name in node.inputs)
-
     def weight_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """Return the shape of each parameter, by its name "node.weight"."""
         shapes = self.shapes(input_shape)
         return {
             f"{node.name}.{weight}": shape
             for node in self.nodes
-            for weight, (shape, _) in node.layer.weights(self.input_of(node, shapes)).items()
+            for weight, (shape, _) in node.layer.weights(passes.input_of(node, shapes)).items()
         }
 
     def statistic_shapes(self, input_shape: Shape) -> dict[str, Shape]:
@@ -121,14 +114,14 @@ class Network:
         return {
             f"{node.name}.{name}": initializer.draw(nothing, shape).astype(dtype)
             for node in self.nodes
-            for name, (shape, initializer) in node.layer.statistics(self.input_of(node, shapes)).items()
+            for name, (shape, initializer) in node.layer.statistics(passes.input_of(node, shapes)).items()
         }
 
     def follow(self, running: Arrays, batch: Arrays) -> Arrays:
-        """Return the running statistics after a batch with these means over its shards."""
+        """Return the running statistics after a batch with these means over its shards; others stay as they are."""
         layers = {node.name: node.layer for node in self.nodes}
         return {
-            name: layers[name.rpartition(".")[0]].follow(array, batch[name])
+            name: layers[name.rpartition(".")[0]].follow(array, batch[name]) if name in batch else array
             for name, array in running.items()
         }
 
@@ -152,7 +145,7 @@ class Network:
         shapes = self.shapes(input_shape)
         params: Arrays = {}
         for position, node in enumerate(self.nodes):
-            weights = node.layer.weights(self.input_of(node, shapes))
+            weights = node.layer.weights(passes.input_of(node, shapes))
             for index, (weight, (shape, initializer)) in enumerate(weights.items()):
                 generator = np.random.default_rng([seed, position, index])
                 params[f"{node.name}.{weight}"] = initializer.draw(generator, shape).astype(dtype)
@@ -161,7 +154,7 @@ class Network:
     def flops(self, input_shape: Shape) -> dict[str, int]:
         """Return each node's operations for one image's forward pass."""
         shapes = self.shapes(input_shape)
-        return {node.name: node.layer.flops(self.input_of(node, shapes)) for node in self.nodes}
+        return {node.name: node.layer.flops(passes.input_of(node, shapes)) for node in self.nodes}
 
     def choose_methods(
         self,
@@ -176,7 +169,7 @@ class Network:
         by_layer = self._methods_by_layer(method)
         chosen = {}
         for node in self.nodes:
-            shape = self.input_of(node, shapes)
+            shape = passes.input_of(node, shapes)
             try:
                 chosen[node.name] = dict(
                     node.layer.choose_methods(shape, by_layer[node.name], allowed, tuned)
@@ -246,30 +239,10 @@ class Network:
     ) -> tuple[NDArray, dict[str, Any]]:
         """Run a block of images (n, h, w, c) forward; return the output and each node's saved values."""
         values: dict[str, Any] = {INPUT: x}
-        saved: dict[str, Any] = {}
-        by_node, running = _by_node(params), _by_node(context.statistics)
-        unread = Counter(name for node in self.nodes for name in node.inputs)
-        plan, done = self._tails(x.shape[1:]), set[str]()
-        for position, node in enumerate(self.nodes):
-            if node.name in done:
-                continue
-            tail = plan[node.name]
-            done.update(tail.nodes)
-            here = context.at(
-                position,
-                methods.get(node.name, {}),
-                statistics=running.get(node.name, {}),
-                epilogue=Epilogue(values[tail.add] if tail.add else None, tail.relu),
-            )
-            y, of_layer = node.layer.forward(by_node.get(node.name, {}), self.input_of(node, values), here)
-            values[tail.output] = y
-            saved[node.name] = tail, of_layer, y if tail.relu else None
-            for name, array in here.batch_statistics.items():
-                context.batch_statistics[f"{node.name}.{name}"] = array
-            for name in (*node.inputs, tail.add) if tail.add else node.inputs:
-                unread[name] -= 1
-                if not unread[name]:
-                    del values[name]
+        run = self._run(x.shape[1:], methods)
+        saved = passes.forward(
+            run, passes.by_node(params), passes.by_node(context.statistics), values, context
+        )
         return values[self.nodes[-1].name], saved
 
     def backward(
@@ -286,59 +259,29 @@ class Network:
 
         They are set as soon as they are known. Where ``grads`` holds arrays already, layers may write there.
         """
-        needed = self._needs_grad(params, trainable)
         grads = {} if grads is None else grads
-        by_node, learning = _by_node(params), _by_node({name: name for name in trainable})
-        flowing: dict[str, NDArray] = {self.nodes[-1].name: dy}
-
-        def flow(name: str, part: NDArray) -> None:
-            if name in needed:
-                flowing[name] = flowing[name] + part if name in flowing else part
-
-        for position, node in reversed(list(enumerate(self.nodes))):
-            if node.name not in saved:
-                continue
-            tail, tape, y = saved.pop(node.name)
-            gradient = flowing.pop(tail.output, None)
-            if gradient is None:
-                continue
-            gradient = gradient if y is None else relu_grad(gradient, y)
-            flow(tail.add, gradient)
-            if node.name not in needed:
-                continue
-            wanted = learning.get(node.name, {})
-            here = context.at(
-                position,
-                methods.get(node.name, {}),
-                needs_input_grad=any(name in needed for name in node.inputs),
-                needs_weight_grad=bool(wanted),
-                grads={weight: grads[name] for weight, name in wanted.items() if name in grads},
-            )
-            dx, of_weights = node.layer.backward(by_node.get(node.name, {}), tape, gradient, here)
-            for weight, name in wanted.items():
-                grads[name] = of_weights[weight]
-            for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):
-                flow(name, part)
+        learning = passes.by_node({name: name for name in trainable})
+        needed = passes.needs_grad(self.nodes, learning)
+        run = self._run((), methods)
+        flowing = {self.nodes[-1].name: dy}
+        passes.backward(run, passes.by_node(params), saved, flowing, context, learning, needed, grads)
         return grads
 
-    def _tails(self, input_shape: Shape) -> dict[str, Tail]:
+    def _run(self, input_shape: Shape, methods: passes.Methods) -> passes.Run:
+        """Return how the nodes are run; the way back knows the tails from what the way forward saved."""
+        found = self.tails(input_shape) if input_shape else {}
+        return passes.Run(self.nodes, range(len(self.nodes)), found, methods, {self.nodes[-1].name})
+
+    def tails(self, input_shape: Shape) -> dict[str, Tail]:
         """Return what each layer does at its end, found once a shape."""
         if input_shape not in self._tails_by_shape:
-            self._tails_by_shape[input_shape] = tails(self, input_shape)
+            shapes = self.shapes(input_shape)
+            self._tails_by_shape[input_shape] = tails(self.nodes, shapes, {self.nodes[-1].name})
         return self._tails_by_shape[input_shape]
 
     @cached_property
     def _tails_by_shape(self) -> dict[Shape, dict[str, Tail]]:
         return {}
-
-    def _needs_grad(self, params: Arrays, trainable: Sequence[str]) -> set[str]:
-        """Return the nodes through which a gradient has to flow: trainable ones and all after them."""
-        owners = {name.rpartition(".")[0] for name in trainable}
-        needed: set[str] = set()
-        for node in self.nodes:
-            if node.name in owners or any(name in needed for name in node.inputs):
-                needed.add(node.name)
-        return needed
 
     def summary(self, input_shape: Shape, *, tuned: bool = False) -> str:
         """Return a table: a row a layer with its output shape, parameters and operations of one image.
@@ -404,15 +347,6 @@ def Sequential(layers: Sequence[Layer | tuple[str, Layer]], name: str = "network
             raise InputError(f"layers holds {item!r}: give layers, or pairs (name, layer).")
         nodes.append(Node(item[0], item[1], (nodes[-1].name if nodes else INPUT,)))
     return Network(tuple(nodes), name)
-
-
-def _by_node(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what belongs to each node, such as its parameters, by their short names."""
-    by_node: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        node, _, weight = name.rpartition(".")
-        by_node.setdefault(node, {})[weight] = value
-    return by_node
 
 
 def _in_a_word(methods: Mapping[str, str]) -> str:

@@ -1,59 +1,22 @@
-"""Plans, and how one is applied to a network: the choice of shards, methods and blocks, made once."""
+"""How a plan is applied to a network: the choice of shards, methods and blocks, made once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from daskconv.errors import InputError, check_count
+from daskconv.errors import InputError
 from daskconv.graph.choose import check_method
-from daskconv.layout import Layout
 from daskconv.nn.blocks import block_images, takes_shards_whole
 from daskconv.nn.losses import Loss
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
+from daskconv.plan.plans import Plan
 from daskconv.plan.program import Program
-
-DEFAULT_SHARDS = 4
 
 Methods = Mapping[str, Mapping[str, str]]
 Chosen = tuple[Methods, str]
 """The method of each convolution and pass, and the hash of the tuning table that chose them."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A Layout for each layer.
-
-    Attributes
-    ----------
-    name : str
-    layout : Layout
-        Of every layer; plans that differ by layer come with the layouts that need them.
-    """
-
-    name: str
-    layout: Layout
-
-
-def data(shards: int = DEFAULT_SHARDS) -> Plan:
-    """Return the data parallel plan: images are split, weights are everywhere."""
-    return Plan("data", Layout(n=check_count(shards, "shards")))
-
-
-def resolve_plan(plan: str | Plan, shards: int | None) -> Plan:
-    """Return the plan of a name, or the plan that was given."""
-    if isinstance(plan, str):
-        if plan != "data":
-            raise InputError(f"plan is {plan!r}: the plan that exists is data.")
-        return data(DEFAULT_SHARDS if shards is None else shards)
-    if shards not in (None, plan.layout.n):
-        raise InputError(f"shards is {shards} but the plan splits n into {plan.layout.n}: give one of them.")
-    unsupported = [axis for axis in plan.layout.split_axes if axis != "n"]
-    if unsupported:
-        raise InputError(f"The plan splits {', '.join(unsupported)}: only n, the images, can be split.")
-    return plan
 
 
 def partition(
@@ -84,13 +47,16 @@ def partition(
     whoever runs the Program reads them there.
     """
     shard = -(-batch_size // plan.layout.n)
+    trained = network.trainable_names(input_shape, trainable)
     fresh: Chosen = network.tuned_methods(input_shape, method, precision, dtype, shard)
+    if chosen is not None:
+        chosen = {name: row for name, row in chosen[0].items() if name in fresh[0]}, chosen[1]
     kept = chosen is not None and _name_the_same_passes(chosen[0], fresh[0])
     methods, tuning = _check_runnable(chosen) if chosen and kept else fresh
-    return Program(
+    program = Program(
         network=network,
         input_shape=input_shape,
-        shards=plan.layout.n * accumulate,
+        shards=plan.shards * accumulate,
         batch_size=batch_size * accumulate,
         block_images=block_images(network, input_shape, methods),
         whole_shards=takes_shards_whole(network, input_shape, methods),
@@ -98,13 +64,40 @@ def partition(
         loss=loss,
         metrics=metrics,
         optimizer=optimizer,
-        trainable=network.trainable_names(input_shape, trainable),
+        trainable=trained,
         seed=seed,
         dtype=dtype,
         tuning=tuning,
         clip_norm=clip_norm,
         average=average,
+        plan=plan,
     )
+    if not plan.splits_images_only:
+        _check_split(program, accumulate)
+    return program
+
+
+def _check_split(program: Program, accumulate: int) -> None:
+    """Raise InputError where a step under the plan could not be taken."""
+    plan, split = program.plan, program.split
+    assert split is not None
+    parts = max(stage.parts for stage in split.stages)
+    if parts > program.batch_size:
+        raise InputError(
+            f"The plan {plan.name} splits n into {parts} parts but a batch has {program.batch_size} images: split into "
+            "fewer parts or use a larger batch."
+        )
+    if accumulate > 1:
+        raise InputError(
+            f"accumulate is {accumulate} under the plan {plan.name}: only data parallel plans accumulate batches; use "
+            "plan='data' or a larger batch."
+        )
+    cut = [name for name in program.trainable if len(split.holders[name]) > 1]
+    if cut and getattr(program.optimizer, "whole_layers", False):
+        raise InputError(
+            f"{type(program.optimizer).__name__} follows the norms of whole layers, but the plan {plan.name} cuts "
+            f"{cut[0]}: use SGD or Adam, or plan='data'."
+        )
 
 
 def _name_the_same_passes(one: Methods, other: Methods) -> bool:

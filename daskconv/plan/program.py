@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,10 +13,15 @@ from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.layout import even_parts
+from daskconv.nn.head import measured_part
 from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
+from daskconv.plan.outline import methods_of, outline
+from daskconv.plan.plans import Plan, data
+from daskconv.plan.split import Split
+from daskconv.plan.splitter import split
 from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial, flat_layout, update
 
 STATE, DATA = "state", "data"
@@ -26,52 +31,6 @@ STATE, DATA = "state", "data"
 _HEAD = 4
 # Forward passes keep nothing for a backward pass, so a block of them may be larger.
 _EVALUATE_BLOCKS = 4
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Layers that one shard computes without talking to another.
-
-    Attributes
-    ----------
-    name : str
-    layers : tuple of str
-        Names of the network's nodes.
-    per : {"shard", "step"}
-        Whether it runs once a shard or once a step.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    per: str
-
-    def __str__(self) -> str:
-        span = f"{self.layers[0]} .. {self.layers[-1]}" if len(self.layers) > 1 else "".join(self.layers)
-        return f"segment   {self.name:<12} each {self.per:<6} {span}"
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Arrays that shards have to combine between two segments.
-
-    Attributes
-    ----------
-    kind : str
-        As in MPI: all-reduce, reduce-scatter, all-gather ...
-    what : str
-    nbytes : int
-        Bytes of one shard's part.
-    order : str
-        The order in which shards are combined.
-    """
-
-    kind: str
-    what: str
-    nbytes: int
-    order: str
-
-    def __str__(self) -> str:
-        return f"exchange  {self.kind:<12} {self.what}, {self.nbytes:,} bytes a shard, {self.order}"
 
 
 @dataclass(frozen=True)
@@ -101,65 +60,83 @@ class Program:
     whole_shards: bool = False
     clip_norm: float | None = None
     average: float | None = None
+    plan: Plan = field(default_factory=data)
+
+    @cached_property
+    def split(self) -> Split | None:
+        """The network as its shards run it; None where only images are split, and each shard runs the whole network."""
+        if self.plan.splits_images_only:
+            return None
+        return split(
+            self.network, self.plan, self.input_shape, trainable=self.trainable, methods=self.methods
+        )
 
     @cached_property
     def methods(self) -> dict[str, dict[str, str]]:
         """The convolution method of each layer and pass."""
         return {name: dict(methods) for name, methods in self.methods_table}
 
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The runs of layers between exchanges."""
-        layers = tuple(node.name for node in self.network.nodes)
-        owners = {name.rpartition(".")[0] for name in self.trainable}
-        learning = tuple(name for name in layers if name in owners)
-        return Segment("gradients", layers, "shard"), Segment("update", learning, "step")
-
-    @property
-    def exchanges(self) -> tuple[Exchange, ...]:
-        """What travels between the segments."""
-        nbytes = self.elements * np.dtype(self.dtype).itemsize + self.sums_size * 8
-        order = f"summed as {tree.describe((0, self.shards))}"
-        return (Exchange("all-reduce", "gradients and sums", nbytes, order),)
+    @cached_property
+    def measured(self) -> tuple[Network, Loss]:
+        """The network and the loss of an evaluation: without outputs that are for training alone."""
+        return measured_part(self.network, self.loss)
 
     def __str__(self) -> str:
-        gradients, after = self.segments
         shard = -(-self.batch_size // self.shards)
         head = (
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
             f"blocks of {shard if self.whole_shards else min(self.block_images, shard)} images"
         )
         head += f", tuning {self.tuning}" if self.tuning else ""
-        methods = [f"method    {name:<12} {_methods(row)}" for name, row in self.methods.items()]
-        return "\n".join([head, *map(str, [gradients, *self.exchanges, after]), *methods])
+        return "\n".join([head, *map(str, outline(self)), *methods_of(self.methods)])
 
     # How a shard's gradients, and after them its batch statistics, lie in one vector.
 
     @cached_property
-    def _vector_shapes(self) -> dict[str, tuple[int, ...]]:
+    def vector_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each gradient, and of each batch statistic after them, in the order of the vector."""
         shapes = self.network.weight_shapes(self.input_shape)
         trained = {name: shapes[name] for name in self.trainable}
-        return trained | self.network.statistic_shapes(self.input_shape)
+        statistics = self.network.statistic_shapes(self.input_shape)
+        return trained | {n: s for n, s in statistics.items() if n.rpartition(".")[0] not in self.frozen}
+
+    @cached_property
+    def frozen(self) -> frozenset[str]:
+        """The layers that keep their running statistics, since none of their parameters is trained."""
+        weights, statistics, trained = (
+            {name.rpartition(".")[0] for name in names}
+            for names in (
+                self.network.weight_shapes(self.input_shape),
+                self.network.statistic_shapes(self.input_shape),
+                self.trainable,
+            )
+        )
+        return frozenset(weights & statistics - trained)
 
     @cached_property
     def elements(self) -> int:
         """Elements of the gradient vector."""
-        return sum(prod(shape) for shape in self._vector_shapes.values())
+        return sum(prod(shape) for shape in self.vector_shapes.values())
 
     def gradients_of(self, vector: NDArray) -> NDArray:
         """Return the part of a vector that is gradients."""
-        return vector[: sum(prod(self._vector_shapes[name]) for name in self.trainable)]
+        return vector[: sum(prod(self.vector_shapes[name]) for name in self.trainable)]
 
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
         vector = np.empty(self.elements, self.dtype)
         return FlatGradients(vector, self.unflatten(vector))
 
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The range of the vector that is each parameter's and statistic's."""
+        return flat_layout(self.vector_shapes)
+
     def unflatten(self, vector: NDArray) -> dict[str, NDArray]:
         """Return views of a vector, by parameter and statistic."""
         return {
-            name: vector[start:stop].reshape(self._vector_shapes[name])
-            for name, (start, stop) in flat_layout(self._vector_shapes).items()
+            name: vector[start:stop].reshape(self.vector_shapes[name])
+            for name, (start, stop) in self.places.items()
         }
 
     # What is summed besides gradients.
@@ -270,7 +247,3 @@ class Program:
         rate = self.rate(epoch, 0, 1) if rate is None else rate
         graph["update"] = Task("update", update, self, TaskRef(STATE), TaskRef(("sum", *root)), rate, True)
         return graph
-
-
-def _methods(methods: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {method}" for name, method in methods.items())

@@ -105,7 +105,8 @@ class Partial:
     Attributes
     ----------
     gradient : array (elements,)
-        Gradients of all trainable parameters, in the Program's order, then batch statistics times images.
+        Gradients of all trainable parameters, in the Program's order, then batch statistics times images of layers
+        that are not frozen.
     sums : array of float64
         Loss, its weight, images, their weight, then the metrics' sums.
     """
@@ -143,11 +144,19 @@ class FlatGradients:
 
 
 def block_partial(
-    program: Program, state: TrainState, data: Data, indices: Indices, epoch: int, threads: int
+    program: Program,
+    state: TrainState,
+    data: Data,
+    indices: Indices,
+    epoch: int,
+    threads: int,
+    grads: FlatGradients | None = None,
 ) -> Partial:
-    """Run a block of images forward and backward."""
+    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come."""
+    grads = program.flat_gradients() if grads is None else grads
     if not len(indices):
-        return Partial(np.zeros(program.elements, program.dtype), np.zeros(program.sums_size))
+        grads.vector[...] = 0
+        return Partial(grads.vector, np.zeros(program.sums_size))
     x, y, weight = data.take(indices, epoch)
     context = Context(
         True,
@@ -156,21 +165,22 @@ def block_partial(
         seed=program.seed,
         epoch=epoch,
         statistics=state.statistics,
+        frozen=program.frozen,
     )
     network, methods = program.network, program.methods
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
         loss, dscores = program.loss(scores, y, weight)
-        grads = program.flat_gradients()
-        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
         for name, statistic in context.batch_statistics.items():
             grads[name] = statistic * len(indices)
+        network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
     return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
 
 
 def add_into(total: Partial, part: Partial) -> Partial:
     """Add sums in place: those of a step's graph have no other reader."""
-    np.add(total.gradient, part.gradient, out=total.gradient)
+    with np.errstate(all="ignore"):  # as in block_partial
+        np.add(total.gradient, part.gradient, out=total.gradient)
     np.add(total.sums, part.sums, out=total.sums)
     return total
 
@@ -183,13 +193,10 @@ def add(left: Partial, right: Partial) -> Partial:
 def update(program: Program, state: TrainState, total: Partial, rate: float, in_place: bool) -> TrainState:
     """Take the optimiser's step with the batch's mean gradient; nothing changes where it is not finite."""
     loss, weight = total.sums[:2]
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
     if not finite.all():
-        raise WorkerError(
-            f"The loss or a gradient is not finite in step {state.steps + 1} (loss {loss / max(weight, 1):g}): "
-            "the weights stay as they were; use a lower learning rate or look for broken images."
-        )
+        raise WorkerError(not_finite(state.steps + 1, loss, weight))
     target = state if in_place else state.copy()
     scale = _clipped(program, total.gradient, 1 / weight if weight > 0 else 0.0)
     sums = program.unflatten(total.gradient)
@@ -198,13 +205,22 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         if program.average is not None:
             mean = target.slots[f"{AVERAGE}{name}"]
             mean += mean.dtype.type(1 - program.average) * (target.params[name] - mean)
-    means = {name: sums[name] / np.dtype(program.dtype).type(total.sums[2]) for name in state.statistics}
+    images = np.dtype(program.dtype).type(total.sums[2])
+    means = {name: sums[name] / images for name in state.statistics if name in sums}
     statistics = program.network.follow(state.statistics, means)
     return replace(
         target,
         statistics=statistics,
         position=state.position.after(total.sums),
         steps=state.steps + 1,
+    )
+
+
+def not_finite(step: int, loss: float, weight: float) -> str:
+    """Return what is wrong with a step whose loss or gradient is not finite."""
+    return (
+        f"The loss or a gradient is not finite in step {step} (loss {loss / max(weight, 1):g}): "
+        "the weights stay as they were; use a lower learning rate or look for broken images."
     )
 
 
@@ -223,10 +239,11 @@ def evaluate_block(
     """Return loss, weight, images and metrics of a block, without gradients."""
     x, y, weight = data.take(indices)
     context = Context(False, threads=threads, images=indices, seed=program.seed, statistics=state.statistics)
+    network, loss = program.measured
     with np.errstate(all="ignore"):
-        scores, _ = program.network.forward(state.params, x, context, program.methods)
-        loss = program.loss(scores, y, weight)[0]
-    return program.sums_of(scores, y, weight, loss)
+        scores, _ = network.forward(state.params, x, context, program.methods)
+        total = loss(scores, y, weight)[0]
+    return program.sums_of(scores, y, weight, total)
 
 
 def flat_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from daskconv.layout import even_parts
 
@@ -41,21 +41,34 @@ def describe(span: Span) -> str:
     return f"({describe(left)} + {describe(right)})"
 
 
-def frontier(span: Span, owners: Mapping[int, int]) -> list[tuple[Span, int]]:
+def frontier(span: Span, owners: Mapping[int, int | None]) -> list[tuple[Span, int]]:
     """Return the largest subtrees that have one owner each, left to right, with that owner.
 
-    An owner adds these by itself; only their sums have to travel.
+    An owner adds these by itself; only their sums have to travel. Shards of nobody add nothing.
 
     Examples
     --------
     >>> frontier((0, 4), {0: 0, 1: 0, 2: 0, 3: 1})
     [((0, 2), 0), ((2, 3), 0), ((3, 4), 1)]
     """
-    found = {owners[shard] for shard in range(*span)}
-    if len(found) == 1:
-        return [(span, found.pop())]
+    found = {owner for shard in range(*span) if (owner := owners[shard]) is not None}
+    if len(found) <= 1:
+        return [(span, owner) for owner in found]
     left, right = halves(span)
     return frontier(left, owners) + frontier(right, owners)
+
+
+def held(owners: Sequence[int], holders: Sequence[int], worker: int) -> list[Span]:
+    """Return the largest subtrees whose holders are all a worker's own.
+
+    Examples
+    --------
+    >>> held((0, 0, 1, 1), (0, 2, 3), 1)
+    [(2, 4)]
+    """
+    some = set(holders)
+    by_shard = {shard: owner if shard in some else None for shard, owner in enumerate(owners)}
+    return [span for span, owner in frontier((0, len(owners)), by_shard) if owner == worker]
 
 
 def shares(shards: int, workers: int) -> list[tuple[Span, int]]:

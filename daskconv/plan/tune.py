@@ -24,7 +24,8 @@ from daskconv.nn import zoo
 from daskconv.nn.blocks import images_at_once
 from daskconv.nn.layers import Conv2D
 from daskconv.nn.network import Network, aligned
-from daskconv.plan.partition import DEFAULT_SHARDS
+from daskconv.nn.passes import input_of
+from daskconv.plan.plans import DEFAULT_SHARDS
 
 DTYPE = "float32"
 ROUNDS = 7
@@ -170,7 +171,7 @@ def _kept(title: str, passes: tuple[TunedPass, ...], table: Table, save: bool) -
 def _convolutions(network: Network, input_shape: tuple[int, int, int]) -> dict[str, ConvShape]:
     shapes = network.shapes(input_shape)
     found = {
-        node.name: node.layer.conv_shape(network.input_of(node, shapes))
+        node.name: node.layer.conv_shape(input_of(node, shapes))
         for node in network.nodes
         if isinstance(node.layer, Conv2D)
     }

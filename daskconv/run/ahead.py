@@ -29,6 +29,9 @@ _NICE = 10
 _IDLE = 10.0  # seconds
 
 
+_Name = tuple[int, int]
+
+
 class Ahead:
     """A data set whose next blocks are being read.
 
@@ -45,9 +48,9 @@ class Ahead:
         self.data, self.blocks_of, self.steps = data, blocks_of, steps
         self.ahead, self.count = data.ahead, data.count
         self._planned = steps.start
-        self._step_of: dict[int, int] = {}
-        self._left: dict[int, tuple[Indices, int | None]] = {}
-        self._begun: dict[int, Future[Any]] = {}
+        self._step_of: dict[_Name, int] = {}
+        self._left: dict[_Name, tuple[Indices, int | None]] = {}
+        self._begun: dict[_Name, Future[Any]] = {}
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -69,10 +72,11 @@ class Ahead:
 
     def take(self, indices: Indices, epoch: int | None = None) -> Any:
         """Return a block's images, targets and weights, and let the thread read the blocks of the next step."""
+        if not len(indices):
+            return self.data.take(indices, epoch)
         started = perf_counter()
         with self._change:
-            # No image comes twice in the same epoch: the first one is a block's name.
-            block = int(indices[0])
+            block = _name(indices)
             self._plan(self._step_of.get(block, self.steps.start), epoch)
             self._step_of.pop(block, None)
             self._left.pop(block, None)
@@ -96,8 +100,8 @@ class Ahead:
         while self._planned < min(step + self.ahead + 1, self.steps.stop):
             for indices in self.blocks_of(self._planned):
                 if len(indices):
-                    self._left[int(indices[0])] = indices, epoch
-                    self._step_of[int(indices[0])] = self._planned
+                    self._left[_name(indices)] = indices, epoch
+                    self._step_of[_name(indices)] = self._planned
             self._planned += 1
         for block in [block for block, of in self._step_of.items() if of < step - 1]:
             for known in (self._step_of, self._left, self._begun):
@@ -130,6 +134,11 @@ class Ahead:
             indices, epoch = self._left.pop(block)
             self._begun[block] = Future()
             return self._begun[block], indices, epoch
+
+
+def _name(indices: Indices) -> _Name:
+    """Return a block's name: no image comes twice in the same epoch, but blocks may begin with the same one."""
+    return int(indices[0]), len(indices)
 
 
 def _step_back() -> None:

@@ -7,12 +7,10 @@ scattered and died with its last holder, the driver places anew, and repeats the
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +18,7 @@ import numpy as np
 from distributed import CancelledError, Client, Future, get_worker, wait
 from numpy.typing import NDArray
 
-from daskconv.errors import DaskconvError, WorkerError
+from daskconv.errors import WorkerError, sentence_of
 from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
@@ -308,17 +306,3 @@ def _result(future: Future) -> Any:
         return _finished(future).result()
     except CancelledError as error:
         raise _Lost(f"The cluster lost a result before it was fetched: {error}") from error
-
-
-def sentence_of(error: BaseException) -> str:
-    """Return an error's message; for one that is not daskconv's own, with its type and where it was raised."""
-    if isinstance(error, DaskconvError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({_place_of(frames[-1])}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def _place_of(frame: traceback.FrameSummary) -> str:
-    """Return the file that raised; the function where the code travelled here and has no file."""
-    return frame.name if frame.filename.startswith("<") else Path(frame.filename).name

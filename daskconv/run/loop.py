@@ -17,11 +17,11 @@ from daskconv.plan.tasks import Data, Indices, Partial, TrainState, evaluate_blo
 from daskconv.run.ahead import blocks_ahead
 from daskconv.run.transport import begin
 
-Compute = Callable[[Program, TrainState, Data, Indices, int], dict[tree.Span, Partial]]
-"""(program, state, data, the step's images, epoch) -> the sums of this process's subtrees."""
+Compute = Callable[[Program, TrainState, Data, Indices, int], Any]
+"""(program, state, data, the step's images, epoch) -> the sums of this process's subtrees, or where they are."""
 
-Exchange = Callable[[dict[tree.Span, Partial], bool], tuple[Partial, bool]]
-"""(this process's subtree sums, wants to stop) -> (the sum over all shards, whether anyone wants to stop)."""
+Exchange = Callable[[Any, bool], tuple[Partial, bool]]
+"""(what compute returned, wants to stop) -> (the sum over all shards, whether anyone wants to stop)."""
 
 
 def run_steps(

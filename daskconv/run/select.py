@@ -9,8 +9,10 @@ from daskconv.errors import InputError
 from daskconv.graph.threads import available_threads, check_threads
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, TrainState
+from daskconv.run.launcher import launcher_ranks
 from daskconv.run.local import LocalTransport
-from daskconv.run.mpi import MPITransport, launcher_ranks
+from daskconv.run.local_shards import LocalShards
+from daskconv.run.mpi import MPITransport
 from daskconv.run.transport import Transport
 
 TRANSPORTS = ("local", "dask", "mpi")
@@ -50,10 +52,14 @@ def open_transport(
 ) -> Transport:
     """Return the transport, which holds the data, and the state as its own: it may change that in place."""
     if name == "local":
-        return LocalTransport(program, state, data, check_threads(threads or available_threads()))
+        local = LocalShards if program.split else LocalTransport
+        return local(program, state, data, check_threads(threads or available_threads()))
     from daskconv.run.dask import DaskTransport
+    from daskconv.run.dask_shards import DaskShards
+    from daskconv.run.mpi_shards import MPIShards
 
-    kind = MPITransport if name == "mpi" else DaskTransport
+    whole, split = (MPITransport, MPIShards) if name == "mpi" else (DaskTransport, DaskShards)
+    kind: Any = split if program.split else whole
     return kind(program, state, data, client, threads or worker_threads(client))
 
 

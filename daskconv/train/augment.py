@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import InputError
 from daskconv.kernels.colors import jitter
+from daskconv.kernels.rearrange import NOWHERE, rearrange
 from daskconv.train.draws import uniform
 
 
@@ -38,7 +42,23 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class RandomCrop(Augmentation):
+class _Moved(Augmentation):
+    """An augmentation that moves pixels: those next to each other in a list take one pass over memory together."""
+
+    def sources(
+        self, h: int, w: int, draws: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row (n, h) and the column (n, w) that each pixel comes from; below 0 it becomes 0."""
+        raise NotImplementedError
+
+    def __call__(self, images: NDArray, draws: NDArray[np.float64]) -> NDArray:
+        """Return the images with their pixels in other places."""
+        _, h, w, _ = images.shape
+        return rearrange(images, *self.sources(h, w, draws))
+
+
+@dataclass(frozen=True)
+class RandomCrop(_Moved):
     """Pad an image on all sides and cut one of its size out of that (He et al. 2016 for CIFAR, with 4 pixels).
 
     Parameters
@@ -68,21 +88,27 @@ class RandomCrop(Augmentation):
         """A row and a column."""
         return 2
 
-    def __call__(self, images: NDArray, draws: NDArray[np.float64]) -> NDArray:
-        """Return a part of each padded image."""
-        sides = (self.padding, self.padding)
-        padded = np.pad(images, ((0, 0), sides, sides, (0, 0)), self.mode)  # type: ignore[call-overload]
-        _, h, w, _ = images.shape
-        out = np.empty_like(images)
-        for image, whole, (top, left) in zip(
-            out, padded, (draws * (2 * self.padding + 1)).astype(int), strict=True
-        ):
-            image[...] = whole[top : top + h, left : left + w]
-        return out
+    def sources(
+        self, h: int, w: int, draws: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows and columns of a part of each padded image."""
+        start = (draws * (2 * self.padding + 1)).astype(np.int64)
+        rows, columns = (
+            _padded(size, self.padding, self.mode)[first[:, None] + np.arange(size)]
+            for size, first in zip((h, w), start.T, strict=True)
+        )
+        return rows, columns
+
+
+@cache
+def _padded(size: int, padding: int, mode: str) -> NDArray[np.int64]:
+    """Return where the pixels of a padded line come from; nobody may change it."""
+    options = {"constant_values": NOWHERE} if mode == "constant" else {}
+    return np.pad(np.arange(size), padding, mode, **options)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
-class RandomFlip(Augmentation):
+class RandomFlip(_Moved):
     """Mirror a share of the images, left to right.
 
     Examples
@@ -97,11 +123,12 @@ class RandomFlip(Augmentation):
         if not 0 <= self.rate <= 1:
             raise InputError(f"RandomFlip has rate {self.rate}: give a share from 0 to 1.")
 
-    def __call__(self, images: NDArray, draws: NDArray[np.float64]) -> NDArray:
-        """Return the images, some of them mirrored."""
-        out, chosen = images.copy(), draws[:, 0] < self.rate
-        out[chosen] = images[chosen, :, ::-1]
-        return out
+    def sources(
+        self, h: int, w: int, draws: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all rows, and the columns from right to left for some images."""
+        columns = np.where(draws[:, :1] < self.rate, np.arange(w)[::-1], np.arange(w))
+        return np.broadcast_to(np.arange(h), (len(draws), h)), columns
 
 
 @dataclass(frozen=True)
@@ -162,13 +189,38 @@ def resolve_augmentations(augment: Sequence[str | Augmentation]) -> tuple[Augmen
     return tuple(AUGMENTATIONS[item] if isinstance(item, str) else item for item in augment)
 
 
+def _only_moves(change: Augmentation) -> bool:
+    """Return whether an augmentation does no more than its ``sources`` say; a subclass may do so."""
+    return isinstance(change, _Moved) and type(change).__call__ is _Moved.__call__
+
+
+def _sources_together(
+    drawn: Sequence[tuple[Any, NDArray[np.float64]]], h: int, w: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where pixels come from after several moves, the first one first."""
+    first, *others = (change.sources(h, w, draws) for change, draws in drawn)
+    rows, columns = first
+    for sources in others:
+        rows, columns = (
+            np.where(now < 0, NOWHERE, np.take_along_axis(before, now, 1))
+            for before, now in zip((rows, columns), sources, strict=True)
+        )
+    return rows, columns
+
+
 def augmented(
     images: NDArray, augment: Sequence[Augmentation], seed: int, epoch: int, numbers: NDArray[np.int64]
 ) -> NDArray:
     """Return images after all augmentations; ``numbers`` are those of the images in the data set."""
     shape = images.shape
-    for stream, change in enumerate(augment):
-        images = change(images, uniform(seed, epoch, numbers, stream, change.draws))
+    for moved, group in groupby(enumerate(augment), lambda item: _only_moves(item[1])):
+        drawn = [(change, uniform(seed, epoch, numbers, at, change.draws)) for at, change in group]
+        if moved:
+            h, w = images.shape[1:3]
+            images = rearrange(images, *_sources_together(drawn, h, w))
+            continue
+        for change, draws in drawn:
+            images = change(images, draws)
     if images.shape != shape:
         raise InputError(
             f"The augmentations make images {images.shape} of {shape}: they have to keep the shape."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -10,11 +11,14 @@ from zlib import crc32
 import numpy as np
 
 from daskconv.errors import InputError, check_count
+from daskconv.nn.layers.base import Shape
 from daskconv.nn.losses import SPECS
 from daskconv.plan.program import Program
 from daskconv.train.data import ArrayData
+from daskconv.train.normalize import Normalize
 
 if TYPE_CHECKING:
+    from daskconv.train.model import Model
     from daskconv.train.trainer import Trainer
 
 
@@ -46,6 +50,13 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
         raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
 
 
+def check_pair(validation_data: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return (x, y), or raise InputError where something else was given."""
+    if len(validation_data) != 2:
+        raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
+    return validation_data
+
+
 def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
     """Raise InputError where a step has more images than there are, or no epoch is left to do."""
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
@@ -61,6 +72,16 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")
 
 
+def check_shape(shape: Shape, model: Model | None, preprocess: Any, began: bool) -> None:
+    """Raise InputError where images do not fit a model's arrays or the normalisation, or are not those of before."""
+    if began and model is not None and model.input_shape not in ((), shape):
+        raise InputError(f"The images are {shape} but training began with {model.input_shape}.")
+    if model is not None:
+        replace(model, preprocess=None).check_images(shape)
+    if isinstance(preprocess, Normalize):
+        preprocess.check(shape)
+
+
 def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[str, Any]:
     """Return what the bits of training depend on."""
     return {
@@ -71,6 +92,7 @@ def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[
         "batch_size": program.batch_size // trainer.accumulate,
         "accumulate": trainer.accumulate,
         "shards": program.shards // trainer.accumulate,
+        "plan": program.plan,
         "seed": trainer.seed,
         "images": len(train),
         "targets with the checksum": crc32(train.y.tobytes()),

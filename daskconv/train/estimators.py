@@ -22,6 +22,7 @@ from daskconv.train.images import as_images, image_shape
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import Optimizer
+from daskconv.train.slots import first_slots, slots_after_change
 from daskconv.train.trainer import Trainer
 
 try:
@@ -125,8 +126,7 @@ class _ConvNet(BaseEstimator):
         if first_output(found) != (outputs,):
             raise InputError(f"The network's output is {found} but y needs {outputs} numbers an image.")
         if before is not None:
-            # Training is no longer tied to the images of before, nor to how many there were.
-            trainer.resume(replace(before, options={}))
+            trainer.resume(_untied(before, trainer))
             epochs += trainer.position.epoch
         most = max(1, len(x) // trainer.accumulate)
         size = min(check_count(self.batch_size, "batch_size"), most)
@@ -147,6 +147,18 @@ class _ConvNet(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = self.image_shape is not None
         return tags
+
+
+def _untied(before: Checkpoint, trainer: Trainer) -> Checkpoint:
+    """Return where training stood, no longer tied to its images, their number and its options, with the slots to go on.
+
+    The trainer's options are those of now: an optimiser of another kind has none of its slots yet.
+    """
+    state = before.state
+    fresh = first_slots(trainer.optimizer, trainer.average, state.params)
+    same_kind = type(before.options["optimizer"]) is type(trainer.optimizer)
+    slots = slots_after_change(fresh, state.slots, same_kind)
+    return replace(before, state=replace(state, slots=slots), options={})
 
 
 class ConvNetClassifier(ClassifierMixin, _ConvNet):
@@ -213,6 +225,9 @@ class ConvNetClassifier(ClassifierMixin, _ConvNet):
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one epoch more on these images; the optimiser, its schedule and the normalisation go on.
+
+        Options may be others than before (``set_params``). An optimiser of another kind starts with fresh slots
+        (velocities, means), and running means that were not kept before start at the weights, which stay.
 
         Parameters
         ----------

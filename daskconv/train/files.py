@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import DataError
+from daskconv.layout import Layout
 from daskconv.nn.initializers import Initializer
 from daskconv.nn.layers.base import Layer
 from daskconv.nn.losses import SPECS
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network, Node
 from daskconv.nn.specs import from_plain, kinds_of, to_plain
+from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.train.augment import Augmentation
 from daskconv.train.model import Model
@@ -108,7 +110,7 @@ def load_checkpoint(path: Path_) -> Checkpoint:
 
 def from_plain_options(plain: dict[str, Any]) -> dict[str, Any]:
     """Return saved options with their specs restored."""
-    kinds = kinds_of(Augmentation, *SPECS, Optimizer, Schedule, Metric)
+    kinds = kinds_of(Augmentation, *SPECS, Optimizer, Schedule, Metric, Plan, Layout)
 
     def restore(value: Any) -> Any:
         if isinstance(value, dict) and "kind" not in value:

@@ -106,7 +106,9 @@ class Model:
         return Predictor(network, params, left, self.preprocess, shape, methods, block)
 
     def check_images(self, shape: Shape) -> None:
-        """Raise InputError unless images of this shape (h, w, c) fit the parameters and the running statistics."""
+        """Raise InputError unless images of this shape (h, w, c) fit the arrays and the normalisation."""
+        if self.preprocess is not None:
+            self.preprocess.check(shape)
         arrays = self.params | self.state
         expected_shapes = self.network.weight_shapes(shape) | self.network.statistic_shapes(shape)
         for name, expected in expected_shapes.items():

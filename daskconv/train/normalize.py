@@ -38,6 +38,16 @@ class Normalize:
         values = {"x": images, "mean": self.mean, "scale": self.scale}
         return numexpr.evaluate("(x - mean) * scale", local_dict=values, global_dict={})
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless images of this shape (h, w, c) can be normalised."""
+        for name, array in (("mean", self.mean), ("scale", self.scale)):
+            axes = zip(array.shape[::-1], shape[::-1], strict=False)
+            if array.ndim > len(shape) or not all(size in (1, wanted) for size, wanted in axes):
+                raise InputError(
+                    f"Images of {tuple(shape)} do not fit the normalisation, whose {name} has the shape {array.shape}: "
+                    "resize or crop the images, or give another preprocess."
+                )
+
     @classmethod
     def unit(cls) -> Normalize:
         """Return the scaling of bytes to 0 .. 1."""

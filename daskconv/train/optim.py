@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class _Rated(Optimizer):
         for name, value in numbers.items():
             if not 0 <= value < 1:
                 raise InputError(f"{name} is {value}: give at least 0 and below 1.")
+
+    def _check_epsilon(self, epsilon: float) -> None:
+        """Refuse what is 0 in single precision: it would divide gradients of 0 by 0."""
+        with np.errstate(over="ignore"):
+            single = np.float32(epsilon)
+        if not (isfinite(single) and single > 0):
+            raise InputError(
+                f"epsilon is {epsilon}: give a number above 0 in single precision, such as 1e-8."
+            )
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate at ``epoch``."""
@@ -144,7 +154,8 @@ class Adam(_Rated):
 
     def __post_init__(self) -> None:
         self._check_shares(beta1=self.beta1, beta2=self.beta2)
-        self._check(weight_decay=self.weight_decay, epsilon=self.epsilon)
+        self._check(weight_decay=self.weight_decay)
+        self._check_epsilon(self.epsilon)
 
     def init(self, params: Arrays) -> Arrays:
         """Return the state before the first step: two means and a count of steps for each parameter."""
@@ -198,7 +209,8 @@ class Adagrad(_Rated):
     multipliers: Multipliers = ()
 
     def __post_init__(self) -> None:
-        self._check(weight_decay=self.weight_decay, epsilon=self.epsilon)
+        self._check(weight_decay=self.weight_decay)
+        self._check_epsilon(self.epsilon)
 
     def init(self, params: Arrays) -> Arrays:
         """Return the state before the first step: a sum of squares for each parameter."""
@@ -225,7 +237,8 @@ class RMSprop(_Rated):
 
     def __post_init__(self) -> None:
         self._check_shares(alpha=self.alpha)
-        self._check(weight_decay=self.weight_decay, epsilon=self.epsilon)
+        self._check(weight_decay=self.weight_decay)
+        self._check_epsilon(self.epsilon)
 
     def init(self, params: Arrays) -> Arrays:
         """Return the state before the first step: a mean square for each parameter."""
@@ -257,6 +270,8 @@ class LARS(_Rated):
         As in :class:`SGD`.
     """
 
+    whole_layers: ClassVar[bool] = True
+    """A part of a weight cannot be moved without the rest."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
     trust: float = 1e-3

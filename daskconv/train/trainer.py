@@ -12,14 +12,17 @@ from daskconv import events
 from daskconv.errors import InputError, Interrupted, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
+from daskconv.layout import Layout
 from daskconv.nn import zoo
+from daskconv.nn.head import measured_part
 from daskconv.nn.losses import Loss, default_metrics, resolve_loss
 from daskconv.nn.metrics import Metric, resolve_metrics
 from daskconv.nn.network import Network
 from daskconv.plan.input import InputRead
-from daskconv.plan.partition import Chosen, Plan, partition, resolve_plan
+from daskconv.plan.partition import Chosen, partition
+from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import AVERAGE, Position, TrainState
+from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
 from daskconv.train import checks
@@ -33,6 +36,7 @@ from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
+from daskconv.train.slots import averaged, first_slots
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
 
@@ -48,8 +52,8 @@ class Trainer:
         "softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error", a spec such as
         :class:`daskconv.SoftmaxCrossEntropy`, or a function as in :mod:`daskconv.nn.losses`.
     optimizer : Optimizer
-    plan : str or Plan
-        "data": images are split over logical shards.
+    plan : str, Plan or mapping of str to Layout
+        How shards split the work: "data", "model", "hybrid", one of :mod:`daskconv.plans`, or Layouts by layer.
     transport : {"auto", "local", "dask", "mpi"}
         Threads of this process, tasks of the client's workers, or one long task a worker with gradients
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
@@ -77,7 +81,8 @@ class Trainer:
     average : float, optional
         Share that each step keeps of running means of the parameters, such as 0.999: :attr:`averaged_model`.
     trainable : sequence of str, optional
-        Patterns of the parameters to train, such as "dense*"; all when not given.
+        Patterns of the parameters to train, such as "dense*"; all when not given. A batch norm with none of them keeps
+        its running statistics and normalises by them.
     class_names : sequence of str
         Saved with the model.
     threads : int, optional
@@ -99,7 +104,7 @@ class Trainer:
         *,
         loss: str | Loss = "softmax_cross_entropy",
         optimizer: Optimizer | None = None,
-        plan: str | Plan = "data",
+        plan: str | Plan | Mapping[str, Layout] = "data",
         transport: str = "auto",
         method: str | Mapping[str, str] = "auto",
         precision: str | None = None,
@@ -159,15 +164,7 @@ class Trainer:
     @property
     def averaged_model(self) -> Model:
         """The network with the running means of its parameters, where the trainer keeps them: ``average=0.999``."""
-        model, slots = self._require_model(), self._require_state().slots
-        means = {
-            name.removeprefix(AVERAGE): a.copy() for name, a in slots.items() if name.startswith(AVERAGE)
-        }
-        if not means:
-            raise InputError("There are no running means of the parameters: give the Trainer average=0.999.")
-        params = {name: means.get(name, array.copy()) for name, array in model.params.items()}
-        state = {name: array.copy() for name, array in model.state.items()}
-        return replace(model, params=params, state=state)
+        return averaged(self._require_model(), self._require_state().slots)
 
     def program(self, input_shape: tuple[int, int, int], batch_size: int) -> Program:
         """Return the Program of one training step.
@@ -177,17 +174,22 @@ class Trainer:
         input_shape : (h, w, c)
         batch_size : int
         """
+        what = {"loss": self.loss, "trainable": self.trainable}
+        return self._partition(self.network, input_shape, batch_size, **what)
+
+    def _partition(
+        self, network: Network, input_shape: tuple[int, int, int], batch_size: int, **what: Any
+    ) -> Program:
         return partition(
-            self.network,
+            network,
             self.plan,
+            **what,
             input_shape=input_shape,
             batch_size=batch_size,
             method=self.method,
             precision=self.precision,
-            loss=self.loss,
             metrics=self.metrics,
             optimizer=self.optimizer,
-            trainable=self.trainable,
             seed=self.seed,
             chosen=self._chosen_before(input_shape),
             clip_norm=self.clip_norm,
@@ -238,9 +240,8 @@ class Trainer:
         train = self._data(x, y, "x", weight=sample_weight, augment=self.augment, **cut)
         data = {"train": train}
         if validation_data is not None:
-            if len(validation_data) != 2:
-                raise InputError(f"validation_data holds {len(validation_data)} items: give (x, y).")
-            data["validation"] = self._data(*validation_data, "validation x", shape=train.shape)
+            xv, yv = checks.check_pair(validation_data)
+            data["validation"] = self._data(xv, yv, "validation x", shape=train.shape)
         checks.check_callbacks(callbacks)
         self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
@@ -267,15 +268,20 @@ class Trainer:
     def evaluate(self, x: Any, y: Any) -> dict[str, Any]:
         """Return the loss and the metrics over a data set, such as ``{"loss": ..., "accuracy": ...}``.
 
+        They are those of the outputs that a Model predicts, without auxiliary ones.
+
         Parameters
         ----------
         x : array (n, h, w, c)
         y : array (n,)
         """
-        model = self._require_model()
-        data = {"evaluate": self._data(x, y, "x", shape=model.input_shape or None)}
+        model, x = self._require_model(), as_images(x, "x")
+        network, loss = measured_part(self.network, self.loss)
+        replace(model, network=network).check_images(image_shape(x))
+        size = self.batch_size or len(x)
+        program = self._partition(network, image_shape(x), size, loss=loss, trainable=None)
+        data = {"evaluate": checked_data(network, loss, x, y, "x", metrics=self.metrics)}
         data["evaluate"].normalize = model.preprocess
-        program = self.program(data["evaluate"].shape, self.batch_size or len(data["evaluate"]))
         name, client = select(self.transport, self.client)
         state = TrainState(model.params, {}, statistics=model.state)
         transport = open_transport(name, client, program, state, data, self.threads)
@@ -333,10 +339,8 @@ class Trainer:
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
         checks.check_length(batch_size, epochs, len(x), self.position.epoch, self.accumulate)
-        shape = image_shape(x)
-        if self._model is not None and self._model.input_shape not in ((), shape):
-            raise InputError(f"The images are {shape} but training began with {self._model.input_shape}.")
-        return self.program(shape, batch_size)
+        checks.check_shape(image_shape(x), self._model, self.preprocess, began=self._state is not None)
+        return self.program(image_shape(x), batch_size)
 
     def _begin(self, program: Program, x: Any) -> None:
         """Fit the normalisation and make the first state, unless training goes on.
@@ -355,9 +359,7 @@ class Trainer:
             params, statistics = start.params, start.statistics
         trained = {name: params[name] for name in program.trainable}
         self._model = Model(self.network, params, statistics, fitted, self.class_names, program.input_shape)
-        slots = self.optimizer.init(trained)
-        if self.average is not None:
-            slots |= {f"{AVERAGE}{name}": array.copy() for name, array in trained.items()}
+        slots = first_slots(self.optimizer, self.average, trained)
         self._state = TrainState(params, slots, statistics=statistics)
 
     def _data(
@@ -370,8 +372,7 @@ class Trainer:
 
     def _check_options(self, program: Program, train: ArrayData, epochs: int) -> dict[str, Any]:
         """Return what fixes the bits; refuse to go on with anything else than before."""
-        options = checks.fixed_options(self, program, train)
-        checks.check_unchanged(self._options, options)
+        checks.check_unchanged(self._options, options := checks.fixed_options(self, program, train))
         return options | {"epochs": epochs}
 
     def _chosen_before(self, input_shape: tuple[int, int, int]) -> Chosen | None:

@@ -45,8 +45,32 @@ def job(mpiexec):
 
 
 @pytest.fixture(scope="module")
-def rows(job):
+def said(job):
     return [json.loads(line) for line in job.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def rows(said):
+    return said[:1] + [row for row in said if "workers" in row]
+
+
+def test_hosts_that_add_up_first_end_in_the_same_bits(said, local):
+    (row,) = (row for row in said if "hierarchical" in row)
+    assert row["hierarchical"] == local[0]
+    assert row["refused"] == (
+        "daskconv.mpi.ranks-per-host is 3 but there are 4 workers: give a divisor of that."
+    )
+
+
+def test_no_scheduler_message_is_part_of_a_step_and_ranks_send_what_is_predicted(said):
+    (found,) = (row["messages"] for row in said if "messages" in row)
+    assert [run["steps"] for run in found] == [18, 180]
+    assert [run["as predicted"] for run in found] == [True, True]
+    few, many = (run["told"] for run in found)
+    assert few["task-finished"] == many["task-finished"] < 20
+    # Whatever 4 workers said besides, in 180 steps; what tells how far training is goes four times a second.
+    assert sum(count for name, count in many.items() if name != "log-event") < 90
+    assert found[1]["told"]["log-event"] <= 4 * found[1]["seconds"] + 2
 
 
 def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(rows, local):

@@ -2,13 +2,20 @@
 
 import json
 import sys
+import time
+from collections import Counter
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
+import dask
+from distributed import Client
 from recipes import digest, digits, trainer, trainer_with_all
 
 import daskconv
 from daskconv import Conv2D, Dense, Flatten, Layer, Sequential
+from daskconv.plan import buckets
+from daskconv.run.mpi import MPITransport
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,79 @@ def fails(data: Any) -> str:
     return "nothing was raised"
 
 
+class Watched(MPITransport):
+    """Keeps what its ranks have sent."""
+
+    sent: Any = None
+
+    def close(self) -> None:
+        Watched.sent = self.traffic()
+        super().close()
+
+
+def counting(dask_scheduler: Any = None) -> None:
+    """Count the scheduler's messages from workers from now on, by kind."""
+    dask_scheduler.counted = Counter()
+    for name, handle in list(dask_scheduler.stream_handlers.items()):
+        if iscoroutinefunction(handle):
+            continue  # clients send those
+
+        def counted(*args: Any, name: str = name, handle: Any = handle, **kwargs: Any) -> Any:
+            dask_scheduler.counted[name] += "worker" in kwargs
+            return handle(*args, **kwargs)
+
+        dask_scheduler.stream_handlers[name] = counted
+
+
+def counted(dask_scheduler: Any = None) -> dict[str, int]:
+    """Return the counts, and begin anew."""
+    found, dask_scheduler.counted = dict(dask_scheduler.counted), Counter()
+    return found
+
+
+def messages(client: Client, data: Any) -> dict[str, Any]:
+    """Train 18 and 180 steps; return what workers told the scheduler, and each other, beside what is predicted."""
+    from daskconv.run import select
+
+    select.MPITransport = Watched
+    client.run_on_scheduler(counting)
+    found = []
+    for batch in (80, 8):
+        trained = trainer()
+        client.run_on_scheduler(counted)
+        started = time.monotonic()
+        trained.fit(*data[:2], batch_size=batch, progress=False)
+        steps = -(-len(data[0]) // batch)
+        predicted = buckets.traffic(trained.program(data[0].shape[1:], batch), [0] * 4)
+        expected = {pair: (steps * count, steps * size) for pair, (count, size) in predicted.items()}
+        told = client.run_on_scheduler(counted)
+        seconds = time.monotonic() - started
+        found.append(
+            {"steps": steps, "seconds": seconds, "told": told, "as predicted": Watched.sent == expected}
+        )
+    select.MPITransport = MPITransport
+    return {"messages": found}
+
+
+def hierarchical(data: Any) -> dict[str, Any]:
+    """Pretend that two ranks share each host."""
+    with dask.config.set({"daskconv.mpi.ranks-per-host": 2}):
+        trained = trainer()
+        trained.fit(*data[:2], epochs=2, progress=False)
+    try:
+        with dask.config.set({"daskconv.mpi.ranks-per-host": 3}):
+            trainer().fit(*data[:2], progress=False)
+    except daskconv.errors.InputError as error:
+        return {"hierarchical": digest(trained), "refused": str(error)}
+    return {}
+
+
 def main() -> None:
     with daskconv.start() as client:
         data = digits()
         print(json.dumps({"failure": fails(data)}), flush=True)
+        print(json.dumps(messages(client, data)), flush=True)
+        print(json.dumps(hierarchical(data)), flush=True)
         while True:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             trained = trainer(threads=2 if len(workers) == 2 else 1)

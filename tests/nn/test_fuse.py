@@ -18,7 +18,8 @@ from daskconv import (
     ReLU,
     Sequential,
 )
-from daskconv.nn.fuse import fold_batch_norm, tails
+from daskconv.nn.fuse import fold_batch_norm
+from daskconv.nn.passes import input_of
 
 SHAPE = (6, 5, 4)
 RESIDUAL = Network(
@@ -50,7 +51,7 @@ def one_by_one(network, params, x, context, methods):
             n.rpartition(".")[2]: a for n, a in context.statistics.items() if n.startswith(node.name + ".")
         }
         here = context.at(position, methods.get(node.name, {}), statistics=running)
-        values[node.name] = node.layer.forward(own, network.input_of(node, values), here)[0]
+        values[node.name] = node.layer.forward(own, input_of(node, values), here)[0]
     return values
 
 
@@ -64,7 +65,7 @@ def drawn(network, shape=SHAPE, dtype=np.float64, seed=0):
 
 
 def test_what_follows_at_once_is_done_with_the_layer():
-    found = {name: tail.nodes[1:] for name, tail in tails(RESIDUAL, SHAPE).items() if len(tail.nodes) > 1}
+    found = {name: tail.nodes[1:] for name, tail in RESIDUAL.tails(SHAPE).items() if len(tail.nodes) > 1}
     assert found == {
         "norm1": ("relu1",),
         "norm2": ("sum1", "relu2"),
@@ -84,7 +85,7 @@ def test_values_that_others_read_are_made():
             Node("last", Conv2D(4, 1), ("three",)),
         )
     )
-    assert {name: tail.nodes for name, tail in tails(net, SHAPE).items() if tail.nodes[1:]} == {
+    assert {name: tail.nodes for name, tail in net.tails(SHAPE).items() if tail.nodes[1:]} == {
         "c": ("c", "sum")
     }
     check(net)
@@ -138,7 +139,7 @@ def test_batch_norms_are_folded_into_convolutions():
     got = folded.forward(arrays, x, Context(), methods)[0]
     want = RESIDUAL.forward(params, x, Context(statistics=running), methods)[0]
     np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-10)
-    assert {name: tail.nodes[1:] for name, tail in tails(folded, SHAPE).items() if tail.nodes[1:]} == {
+    assert {name: tail.nodes[1:] for name, tail in folded.tails(SHAPE).items() if tail.nodes[1:]} == {
         "conv1": ("relu1",),
         "conv2": ("sum1", "relu2"),
         "short": ("sum2", "relu3"),
@@ -176,7 +177,7 @@ def test_a_constant_for_all_images_is_added_as_ever():
             return np.ones((1, *x.shape[1:]), x.dtype), None
 
     net = Network((Node("grid", Grid()), Node("conv", Conv2D(4, 1)), Node("sum", Add(), ("conv", "grid"))))
-    assert not tails(net, SHAPE)["conv"].add
+    assert not net.tails(SHAPE)["conv"].add
 
 
 def test_a_predictor_stays_as_it_was_made():

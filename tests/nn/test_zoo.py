@@ -9,6 +9,7 @@ import pytest
 
 import daskconv
 from daskconv import BatchNorm, Context, Conv2D, Dense, zoo
+from daskconv.nn.passes import input_of
 from reference import refuse
 
 LARGE, SMALL = (224, 224, 3), (32, 32, 3)
@@ -61,7 +62,7 @@ def test_the_slides_20_spatial_convolutions_of_googlenet():
     found = []
     for node in net.nodes:
         if isinstance(node.layer, Conv2D) and node.layer.kernel > 1:
-            h, w, c = net.input_of(node, shapes)
+            h, w, c = input_of(node, shapes)
             assert h == w
             found.append(
                 (f"googlenet/{node.name}", h, c, node.layer.filters, node.layer.kernel, node.layer.stride)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from daskconv import SGD, Conv2D, Dense, Flatten, Layout, MaxPool2D, Sequential, plans, zoo
+from daskconv.nn.blocks import block_images
 from daskconv.nn.losses import softmax_cross_entropy
-from daskconv.plan.partition import DEFAULT_SHARDS, Plan, block_images, data, partition, resolve_plan
+from daskconv.plan.partition import partition
+from daskconv.plan.plans import DEFAULT_SHARDS, Plan, data, resolve_plan
 from reference import refuse
 
 CIFAR = (32, 32, 3)
@@ -38,11 +40,10 @@ def test_shards_are_an_int_of_at_least_1(shards):
 
 
 def test_plans_that_do_not_exist_or_contradict_are_refused():
-    refuse("plan is 'hybrid': the plan that exists is data", resolve_plan, "hybrid", None)
-    refuse("shards is 2 but the plan splits n into 3: give one of them", resolve_plan, data(3), 2)
-    for axes, named in ({"k": 2}, "k"), ({"n": 2, "h": 2, "w": 3}, "h, w"), ({"c": 4}, "c"):
-        match = f"The plan splits {named}: only n, the images, can be split"
-        refuse(match, resolve_plan, Plan("mine", Layout(**axes)), None)
+    refuse("plan is 'pipeline': give data, model or hybrid", resolve_plan, "pipeline", None)
+    refuse("plan is 3: give a name, a Plan", resolve_plan, 3, None)
+    refuse("plan is {'conv1': 2}: give a Layout for each layer", resolve_plan, {"conv1": 2}, None)
+    refuse("shards is 2 but the plan data has 3: give one of them", resolve_plan, data(3), 2)
 
 
 def test_a_program_holds_what_was_chosen():

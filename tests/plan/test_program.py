@@ -32,7 +32,9 @@ from daskconv.graph.threads import execute
 from daskconv.nn.losses import softmax_cross_entropy
 from daskconv.plan import tree
 from daskconv.plan.input import InputCount
-from daskconv.plan.partition import Plan, partition
+from daskconv.plan.outline import outline
+from daskconv.plan.partition import partition
+from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import TrainState, add, add_into, block_partial, evaluate_block, update
 from daskconv.run.loop import evaluate_blocks
 from reference import METHODS
@@ -336,14 +338,16 @@ def test_a_program_prints_what_it_does():
     elements = sum(array.size for array in NETWORK.init(0, SHAPE).values())
     assert lines[0] == "Program of small: batch 12 in 4 shards, blocks of 3 images"
     assert lines[1].split() == ["segment", "gradients", "each", "shard", "conv", "..", "scores"]
-    assert f"{elements * 4 + (4 + 1 + 9) * 8:,} bytes a shard, summed as ((0 + 1) + (2 + 3))" in lines[2]
+    assert lines[2].endswith(
+        f"gradients and sums, summed as ((0 + 1) + (2 + 3)), {4 * (elements * 4 + (4 + 1 + 9) * 8):,} bytes"
+    )
     assert lines[3].split() == ["segment", "update", "each", "step", "conv", "..", "scores"]
     assert " ".join(lines[4].split()) == (
         "method conv forward implicit, input_grad implicit, weight_grad implicit"
     )
     assert lines[5].split()[:4] == ["method", "side", "forward", "direct,"]
     assert len(lines) == 6
-    one = program_of(trainable=["side.*"]).segments[1]
+    one = outline(program_of(trainable=["side.*"]))[-1]
     assert one.layers == ("side",) and str(one).endswith("step   side")
 
 

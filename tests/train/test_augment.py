@@ -90,7 +90,64 @@ class Shrunk(Augmentation):
         return images[:, 1:]
 
 
+def cut(images, padding, mode, draws):
+    """What a crop is: a part of each padded image."""
+    _, h, w, _ = images.shape
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    starts = (draws * (2 * padding + 1)).astype(int)
+    return np.stack(
+        [
+            whole[top : top + h, left : left + w]
+            for whole, (top, left) in zip(np.pad(images, around, mode), starts, strict=True)
+        ]
+    )
+
+
+def mirrored(images, rate, draws):
+    return np.where((draws < rate)[:, :, None, None], images[:, :, ::-1], images)
+
+
+@dataclass(frozen=True)
+class UpsideDown(RandomFlip):
+    """One that does more than its base."""
+
+    def __call__(self, images, draws):
+        return super().__call__(images, draws)[:, ::-1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [RandomCrop(2)],
+        [RandomFlip(0.7)],
+        [RandomCrop(4), RandomFlip()],
+        [RandomFlip(), RandomCrop(3, "reflect")],
+        [RandomCrop(2, "edge"), RandomCrop(3), RandomFlip(), RandomCrop(1)],
+        [RandomCrop(9, "reflect"), Inverted(), RandomFlip(), RandomCrop(9)],
+        [RandomFlip(), UpsideDown(), RandomFlip()],
+    ],
+    ids=str,
+)
+def test_moves_in_one_pass_are_moves_one_after_the_other(changes, dtype):
+    x, numbers = X[:40, :, 1:].astype(dtype), np.arange(100, 140)
+    want = x
+    for stream, change in enumerate(changes):
+        draws = uniform(3, 1, numbers, stream, change.draws)
+        if isinstance(change, RandomCrop):
+            want = cut(want, change.padding, change.mode, draws)
+        elif isinstance(change, RandomFlip):
+            want = mirrored(want, change.rate, draws)
+            want = want[:, ::-1] if isinstance(change, UpsideDown) else want
+        else:
+            want = 16 - want
+    got = augmented(x, changes, 3, 1, numbers)
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(got, want)
+
+
 def test_custom_augmentations_and_names():
+    refuse("they have to keep the shape", augmented, X[:3], [Shrunk(), *CHANGES], 0, 0, np.arange(3))
     assert resolve_augmentations(["crop", Inverted()]) == (RandomCrop(4), Inverted())
     assert bits(fit(trainer(augment=[Inverted()]))) != bits(fit(trainer()))
     refuse("they have to keep the shape", augmented, X[:3], [Shrunk()], 0, 0, np.arange(3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, BatchNorm, Conv2D, Dense, Flatten, ReLU, Sequential, Trainer
+from daskconv import SGD, BatchNorm, Context, Conv2D, Dense, Flatten, Model, ReLU, Sequential, Trainer
 from daskconv.kernels import normalize, plain
 from daskconv.kernels.epilogue import Epilogue
 from train.small import X, Y, bits, digests, fit, refuse, trainer
@@ -81,6 +81,73 @@ def test_a_model_that_was_handed_out_stays_as_it_is():
     assert (digests(model.params), digests(model.state)) == before
     assert bits(one) != before[0] and bits(tuned) != before[0]
     assert digests(one.model.state) != before[1]
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics_and_uses_them():
+    """Training a head on a frozen trunk is training a Dense on what the trunk predicts, to rounding."""
+    start = fit(run(), epochs=2).model
+    trunk = Sequential([Conv2D(6, 3, bias=False), BatchNorm(), ReLU(), Flatten()])
+    features = Model(trunk, *({n: a for n, a in d.items() if n.startswith(("conv1", "batchnorm1"))}
+                              for d in (start.params, start.state)), start.preprocess).predict(X)  # fmt: skip
+    head = Sequential([Dense(10), BatchNorm(momentum=0.5)])
+    renamed = {"batchnorm1": "batchnorm2"}
+    params, state = (
+        {n: d[f"{renamed.get(n.split('.')[0], n.split('.')[0])}.{n.split('.')[1]}"] for n in names}
+        for d, names in (
+            (start.params, head.weight_shapes((216,))),
+            (start.state, head.statistic_shapes((216,))),
+        )
+    )
+    whole = fit(trainer(start, trainable=["dense*", "batchnorm2.scale"], optimizer=SGD(0.02)), epochs=2)
+    flat = Sequential([Flatten(), *(node.layer for node in head.nodes)])
+    alone = fit(trainer(Model(flat, params, state), preprocess=None, optimizer=SGD(0.02),
+                        trainable=["dense*", "batchnorm1.scale"]), features[:, None, None], epochs=2)  # fmt: skip
+    for name, array in alone.model.params.items():
+        same = whole.model.params[name.replace("batchnorm1", "batchnorm2")]
+        np.testing.assert_allclose(same, array, rtol=1e-3, atol=1e-4, err_msg=name)
+    before, after = digests(start.state), digests(whole.model.state)
+    kept = {name for name in before if before[name] == after[name]}
+    assert kept == {"batchnorm1.mean", "batchnorm1.variance"}
+    program = whole.program((8, 8, 1), 50)
+    assert program.frozen == {"batchnorm1"}
+    assert program.elements == 216 * 10 + 10 + 10 + 2 * 10
+
+
+def test_gradients_through_a_frozen_batch_norm_are_those_of_a_constant_scaling():
+    """A trained convolution before a frozen norm, against finite differences of the network outside of training."""
+    net = Sequential([Conv2D(3, 3), BatchNorm(), ReLU(), Flatten(), Dense(2)])
+    rng = np.random.default_rng(0)
+    params = net.init(0, (5, 5, 2), np.float64)
+    state = {"batchnorm1.mean": rng.normal(0, 0.1, 3), "batchnorm1.variance": rng.uniform(0.5, 2, 3)}
+    x, dy, name = rng.standard_normal((4, 5, 5, 2)), rng.standard_normal((4, 2)), "conv1.weight"
+    methods = net.choose_methods((5, 5, 2), "lowering")
+    context = Context(True, statistics=state, frozen=frozenset({"batchnorm1"}))
+    y, saved = net.forward(params, x, context, methods)
+    assert not context.batch_statistics
+    np.testing.assert_array_equal(y, net.forward(params, x, Context(statistics=state), methods)[0])
+    gradient = net.backward(params, saved, dy, context, methods, [name])[name]
+    step = rng.standard_normal(gradient.shape) * 1e-6
+    above, below = (
+        (
+            net.forward(params | {name: params[name] + s * step}, x, Context(statistics=state), methods)[0]
+            * dy
+        ).sum()
+        for s in (1, -1)
+    )
+    assert (above - below) / 2 == pytest.approx((gradient * step).sum(), rel=1e-5)
+
+
+def test_frozen_norms_stay_so_where_training_goes_on(tmp_path):
+    start = fit(run(), epochs=1).model
+    frozen = {"trainable": ["dense*"], "optimizer": SGD(0.02)}
+    whole, part = fit(trainer(start, **frozen), epochs=2), fit(trainer(start, **frozen), epochs=1)
+    part.save(tmp_path / "f")
+    again = fit(trainer(start, **frozen).resume(tmp_path / "f"), epochs=2)
+    assert bits(again) == bits(whole)
+    assert digests(start.state) == digests(whole.model.state) == digests(again.model.state)
+    assert fit(run(trainable=["*.scale"])).program((8, 8, 1), 50).frozen == set()
+    bare = Sequential([Flatten(), BatchNorm(scale=False, offset=False), Dense(10)])
+    assert trainer(bare, trainable=["dense*"]).program((8, 8, 1), 50).frozen == set()
 
 
 def test_missing_statistics_are_refused(tmp_path):

@@ -349,7 +349,9 @@ def test_bad_data_is_one_sentence_before_anything_is_trained(options, sentence):
 
 def test_evaluating_checks_its_data_too():
     run = fit(trainer())
-    refuse(r"x has images \(8, 6, 1\) but the network is for \(8, 8, 1\)", run.evaluate, X[:, :, :6], Y)
+    refuse(
+        r"Images of \(8, 6, 1\) need dense1.weight .* trained on \(8, 8, 1\)", run.evaluate, X[:, :, :6], Y
+    )
     refuse(r"y\[0\] is 7000", run.evaluate, X, Y + 7000 - Y[0])
     refuse("holds no images", run.evaluate, X[:0], Y[:0])
     refuse(r"x\[3\] has pixels", run.evaluate, with_nan(3), Y, error=DataError)

@@ -3,14 +3,26 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, ConvNetClassifier, ConvNetRegressor, Dense, Flatten, Sequential
-from train.small import TINY, X, Y, bits, fit, refuse, trainer
+from daskconv import (
+    LARS,
+    SGD,
+    Adagrad,
+    Adam,
+    ConvNetClassifier,
+    ConvNetRegressor,
+    Dense,
+    Flatten,
+    RMSprop,
+    Sequential,
+)
+from train.small import TINY, X, Y, bits, digests, fit, refuse, trainer
 
 sklearn = pytest.importorskip(
     "sklearn", reason="scikit-learn is not installed: its interface is not tested (extra: sklearn)"
@@ -108,6 +120,33 @@ def test_partial_fits_of_other_images_go_on():
     few = classifier(batch_size=500).partial_fit(X[:3], Y[:3], classes=range(10))
     refuse(r"y\[1\] is .*12.*, which is none of the classes", few.partial_fit, X[:2], np.array([1, 12]))
     refuse("leave them out", few.partial_fit, X[:2], Y[:2], classes=[1, 2])
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.01), RMSprop(0.01), LARS(0.1), SGD(0.01)], ids=repr)
+@pytest.mark.parametrize("before", [Adam(0.01), SGD(0.05, momentum=0.9), Adagrad(0.05)], ids=repr)
+def test_an_optimizer_of_another_kind_starts_with_fresh_slots(optimizer, before):
+    one = classifier(optimizer=before).partial_fit(X, Y)
+    kept, state = type(optimizer) is type(before), one.checkpoint_.state
+    slots = state.slots if kept else optimizer.init(state.params)
+    same = trainer(optimizer=optimizer).resume(
+        replace(one.checkpoint_, state=replace(state, slots=slots), options={})
+    )
+    one.set_params(optimizer=optimizer).partial_fit(X, Y)
+    assert bits(one.model_) == bits(fit(same, epochs=2)) and one.n_iter_ == 2
+    assert one.checkpoint_.state.slots.keys() == slots.keys()
+
+
+def test_running_means_come_and_go_between_partial_fits():
+    one = classifier().partial_fit(X, Y).set_params(average=0.5)
+    start = one.checkpoint_.state.params
+    one.set_params(optimizer=SGD(0.0)).partial_fit(X, Y)
+    assert digests(one.model_.params) == digests(start), "means start where the weights stand"
+    one.set_params(optimizer=Adam(0.01), average=0.9).partial_fit(X, Y)
+    means = {name: one.checkpoint_.state.slots[f"average.{name}"] for name in start}
+    assert digests(one.model_.params) == digests(means) != digests(one.checkpoint_.state.params)
+    one.set_params(average=None).partial_fit(X, Y)
+    assert bits(one.model_) == digests(one.checkpoint_.state.params)
+    assert not any(name.startswith("average.") for name in one.checkpoint_.state.slots)
 
 
 def test_dask_arrays_give_lazy_results_and_the_same_ones(fitted):

@@ -227,6 +227,13 @@ def test_lars_leaves_biases_and_batch_norms_to_sgd():
         (AdamW, {"weight_decay": -1.0}, "weight_decay is -1.0"),
         (RMSprop, {"alpha": 2.0}, "alpha is 2.0"),
         (Adagrad, {"epsilon": float("nan")}, "epsilon is nan"),
+        *(
+            (kind, {"epsilon": 0.0}, "epsilon is 0.0: give a number above 0")
+            for kind in (Adam, AdamW, Adagrad, RMSprop)
+        ),
+        (Adam, {"epsilon": -1e-8}, "epsilon is -1e-08"),
+        (RMSprop, {"epsilon": 1e-60}, "epsilon is 1e-60: give a number above 0 in single precision"),
+        (Adagrad, {"epsilon": float("inf")}, "epsilon is inf"),
         (LARS, {"learning_rate": 0.1, "trust": -1.0}, "trust is -1.0"),
         (Adam, {"learning_rate": -1.0}, "The learning rate is -1.0"),
         (Adam, {"multipliers": {"*": -1.0}}, r"\* is -1.0"),
@@ -243,6 +250,14 @@ def test_each_trains_and_goes_on_to_the_same_bits(optimizer, tmp_path):
     part = fit(trainer(optimizer=optimizer), epochs=1)
     part.save(tmp_path / "f")
     assert bits(fit(trainer(optimizer=optimizer).resume(tmp_path / "f"), epochs=3)) == bits(whole)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.1), AdamW(0.1, weight_decay=0), Adagrad(0.1), RMSprop(0.1)])
+def test_gradients_of_zero_move_nothing(optimizer):
+    param, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+    slots = optimizer.init({"w": param})
+    optimizer.step("w", param, zeros, slots, 0.1, 1.0)
+    assert param.tolist() == [1, 1, 1]
 
 
 def test_more_schedules():

@@ -26,6 +26,7 @@ from daskconv import (
 from daskconv.nn.losses import softmax_cross_entropy
 from train.small import X, Y, bits, digests, figures, fit, refuse, trainer
 
+PAIR = WeightedLosses("softmax_cross_entropy", (1.0, 0.3))
 PAPER = WeightedLosses("softmax_cross_entropy", (1.0, 0.3, 0.3))
 SMALL = (80, 80, 3)
 
@@ -151,6 +152,48 @@ def test_training_saving_and_going_on(tmp_path):
     rest = fit(begin().resume(tmp_path / "half.safetensors"), epochs=3, validation_data=(X, Y))
     assert bits(rest) == bits(whole) and figures(rest.history) == figures(whole.history)
     assert daskconv.load(tmp_path / "half.safetensors").network == branching()
+
+
+def test_losses_of_evaluations_are_those_of_what_predicts():
+    inner = SoftmaxCrossEntropy(0.05)
+    whole = fit(
+        trainer(branching(), loss=WeightedLosses(inner, (0.8, 0.3))), epochs=2, validation_data=(X, Y)
+    )
+    scores = whole.model.predict(X)
+    want = inner(scores, Y, np.ones(len(Y)))[0] / len(Y)
+    assert whole.history["val_loss"][-1] == pytest.approx(want, rel=1e-6)
+    assert whole.evaluate(X, Y) == {name: whole.history[f"val_{name}"][-1] for name in ("loss", "accuracy")}
+    plain = trainer(whole.model, preprocess=None).evaluate(X, Y)["loss"]
+    assert plain == pytest.approx(softmax_cross_entropy(scores, Y, np.ones(len(Y)))[0] / len(Y), rel=1e-6)
+
+
+def test_evaluations_of_several_outputs_that_predict_and_of_a_loss_of_ones_own():
+    three = Network((*branching().nodes[:-1], Node("third", Dense(10), ("relu",)),
+                     Node("all", Outputs(1), ("one", "other", "third"))))  # fmt: skip
+    whole = fit(trainer(three, loss=WeightedLosses(factors=(1, 0.5, 0.3))))
+    ones, outputs = np.ones(len(Y)), whole.model.predict(X)
+    want = WeightedLosses(factors=(1, 0.5))(outputs, Y, ones)[0] / len(Y)
+    assert whole.evaluate(X, Y)["loss"] == pytest.approx(want, rel=1e-6)
+    refuse("has 2 outputs and the loss takes one", trainer(whole.model, preprocess=None).evaluate, X, Y)
+
+    def of_both(scores, y, weight):
+        return PAIR(scores, y, weight)
+
+    own = fit(trainer(branching(), loss=of_both, metrics=()), validation_data=(X, Y))
+    model = own.model
+    as_trained = Model(Network((*branching().nodes[:-1], Node("both", Outputs(), ("one", "other")))), model.params,
+                       preprocess=model.preprocess).predict(X)  # fmt: skip
+    want = PAIR(as_trained, Y, ones)[0] / len(Y)
+    assert own.history["val_loss"][-1] == pytest.approx(want, rel=1e-6)
+
+
+def test_images_that_auxiliary_heads_do_not_fit_are_evaluated():
+    net = zoo.googlenet(4, auxiliary=True)
+    model = Model(net, net.init(0, SMALL), input_shape=SMALL)
+    x, y = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), np.uint8), np.array([0, 3, 1])
+    loss = Trainer(model, loss=PAPER, transport="local", trainable=["aux1/*"]).evaluate(x, y)["loss"]
+    want = softmax_cross_entropy(model.predict(x, precision="fast"), y, np.ones(3))[0] / 3
+    assert loss == pytest.approx(want, rel=1e-4)
 
 
 def test_outputs_that_are_no_auxiliaries_are_all_predicted():

@@ -8,7 +8,21 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import SGD, Conv2D, CosineRate, Dense, Flatten, Layer, Metric, ReLU, Sequential, Trainer, events
+from daskconv import (
+    SGD,
+    Conv2D,
+    CosineRate,
+    Dense,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    Metric,
+    Normalize,
+    ReLU,
+    Sequential,
+    Trainer,
+    events,
+)
 from daskconv.errors import DataError, WorkerError
 from daskconv.nn.layers.base import Context
 from daskconv.nn.losses import softmax_cross_entropy
@@ -220,7 +234,42 @@ def test_fine_tuning_starts_from_the_models_weights():
     assert bits(moved)["dense1.weight"] != before["dense1.weight"] and bits(model) == before
     assert moved.model.class_names == tuple("0123456789")
     assert (moved.model.preprocess.mean == model.preprocess.mean).all()
-    refuse(r"images are \(8, 6, 1\) but training began with \(8, 8, 1\)", fit, trainer(model), X[:, :, 1:7])
+    refuse(r"Images of \(8, 6, 1\) need dense1.weight of shape", fit, trainer(model), X[:, :, 1:7])
+    refuse(r"images are \(8, 6, 1\) but training began with \(8, 8, 1\)", fit, moved, X[:, :, 1:7], epochs=2)
+
+
+def anywhere():
+    """A network for images of any size."""
+    return Sequential([Conv2D(6, 3), ReLU(), Conv2D(10, 3), GlobalAvgPool2D()])
+
+
+def test_a_model_goes_on_with_images_of_another_shape_where_the_network_fits():
+    model = fit(trainer(anywhere())).model
+    wide = np.concatenate([X, X], axis=2)
+    tuned = trainer(model)
+    results = tuned.evaluate(wide, Y)
+    assert results["accuracy"] == (model.predict(wide).argmax(1) == Y).mean()
+    fit(tuned, wide, epochs=2)
+    assert tuned.model.input_shape == (8, 16, 1) and bits(tuned) != bits(model)
+    assert tuned.evaluate(X, Y)["accuracy"] == (tuned.predict(X).argmax(1) == Y).mean()
+    frozen = fit(trainer(model, optimizer=SGD(0.0)), wide)
+    assert bits(frozen) == bits(model)
+    assert frozen.history["loss"][0] == pytest.approx(results["loss"], rel=1e-5)
+    refuse("images are .* but training began with", fit, tuned, X, epochs=3)
+
+
+def test_a_mean_image_fits_its_own_shape_only():
+    model = fit(trainer(anywhere(), preprocess="mean_image")).model
+    tuned = trainer(model, preprocess=None)
+    wide = np.concatenate([X, X], axis=2)
+    sentence = (
+        r"Images of \(8, 16, 1\) do not fit the normalisation, whose mean has the shape \(8, 8, 1\): resize"
+    )
+    for call in (lambda: fit(tuned, wide), lambda: tuned.evaluate(wide, Y), lambda: model.predict(wide)):
+        refuse(sentence, call)
+    assert fit(trainer(model, preprocess="standardize"), wide).model.preprocess.mean.shape == (1,)
+    own = Normalize(np.zeros(3, np.float32), np.ones(1, np.float32))
+    refuse(r"Images of \(8, 8, 1\) do not fit .* mean has the shape \(3,\)", fit, trainer(preprocess=own))
 
 
 # -------------------------------------------------------------------------- losses and metrics
@@ -350,8 +399,8 @@ def nothing_trained(match, build):
     [
         ({"net": "resnet1000"}, "net is 'resnet1000': choose one of alexnet, cifar10_quick"),
         ({"plan": "magic"}, "plan is 'magic'"),
-        ({"plan": daskconv.plans.Plan("tall", daskconv.Layout(h=2))}, "splits h: only n"),
-        ({"plan": daskconv.plans.data(2), "shards": 3}, "shards is 3 but the plan splits n into 2"),
+        ({"plan": {"conv1": 2}}, "give a Layout for each layer"),
+        ({"plan": daskconv.plans.data(2), "shards": 3}, "shards is 3 but the plan data has 2"),
         ({"transport": "pigeon"}, "transport is 'pigeon': choose one of auto, local, dask, mpi"),
         ({"transport": "dask"}, "transport='dask' needs a Dask client"),
         ({"method": "magic"}, "method is 'magic': choose one of auto, direct"),

@@ -25,7 +25,7 @@ class Context:
     Attributes
     ----------
     training : bool
-        Dropout drops only then.
+        Dropout drops only then; a frozen layer is told that it is not.
     methods : mapping
         The convolution method of each pass: forward, input_grad, weight_grad.
     threads : int
@@ -45,6 +45,8 @@ class Context:
         Where ``forward`` puts those of the images at hand while training.
     epilogue : Epilogue
         What a layer that ``fuses`` does to its output at the end.
+    frozen : set of str
+        Layers whose running statistics are used and kept while training, since none of their weights is trained.
     """
 
     training: bool = False
@@ -61,11 +63,12 @@ class Context:
     batch_statistics: Arrays = field(default_factory=dict)
     epilogue: Epilogue = NOTHING
     spread: bool = False
+    frozen: frozenset[str] = frozenset()
 
-    def at(self, layer: int, methods: Mapping[str, str], **needs: Any) -> Context:
+    def at(self, layer: int, methods: Mapping[str, str], name: str = "", **needs: Any) -> Context:
         """Return the same pass at one layer; ``dataclasses.replace`` would take longer than a small layer."""
         return Context(
-            self.training,
+            self.training and name not in self.frozen,
             methods,
             self.threads,
             self.images,

@@ -22,7 +22,8 @@ class BatchNorm(Layer):
     While training, mean and variance are those of a shard's images, as they are those of one process's images in
     other libraries' data parallelism: with ``shards=1`` they are the whole batch's. The running statistics are the
     Model's ``state``; after each step they follow the mean over all shards. Outside of training they are what the
-    layer normalises by.
+    layer normalises by. So they are in a frozen layer, none of whose parameters a Trainer trains: it uses its running
+    statistics and keeps them, as in Keras. One without scale and offset has nothing to freeze.
 
     Parameters
     ----------
@@ -86,11 +87,17 @@ class BatchNorm(Layer):
             context.batch_statistics.update(mean=mean, variance=unbiased)
         else:
             mean, variance = (context.statistics[name].astype(np.float64) for name in ("mean", "variance"))
+        y, inverse, factor = self.normalized(params, rows, mean, variance, context)
+        return y.reshape(x.shape), (rows, mean, inverse, factor)
+
+    def normalized(
+        self, params: Arrays, rows: NDArray, mean: NDArray, variance: NDArray, context: Context
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return the normalised rows, 1 / deviation, and what rows are multiplied by."""
         inverse = 1 / np.sqrt(variance + self.epsilon)
         factor = inverse * params["scale"] if self.scale else inverse
-        offset = params["offset"] if self.offset else np.zeros(x.shape[-1])
-        y = normalize(rows, mean, factor, offset, context.epilogue)
-        return y.reshape(x.shape), (rows, mean, inverse, factor)
+        offset = params["offset"] if self.offset else np.zeros(rows.shape[-1])
+        return normalize(rows, mean, factor, offset, context.epilogue), inverse, factor
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the input gradient and those of scale and offset."""

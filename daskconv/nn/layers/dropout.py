@@ -42,10 +42,14 @@ class Dropout(Layer):
         for row, image in zip(mask, images, strict=True):
             counter = np.array([0, 0, image, context.layer], np.uint64)
             key = np.array([context.seed, context.epoch], np.uint64)
-            draws = np.random.Generator(np.random.Philox(counter=counter, key=key))
-            row[...] = draws.random(row.shape, np.float32) >= self.rate
+            generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
+            row[...] = self.draws(generator, row.shape) >= self.rate
         mask *= 1 / (1 - self.rate)
         return x * mask, mask
+
+    def draws(self, generator: np.random.Generator, shape: Shape) -> NDArray:
+        """Return an image's draws between 0 and 1."""
+        return generator.random(shape, np.float32)
 
     def backward(self, params: Arrays, saved: Any, dy: NDArray, context: Context) -> tuple[Any, Arrays]:
         """Return the gradient times the same factors."""

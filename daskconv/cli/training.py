@@ -1,0 +1,219 @@
+"""``daskconv train``: a run from its options, or from a checkpoint, to a saved model."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
+from daskconv.errors import InputError, Interrupted
+
+_RESCUE = "daskconv-interrupted.safetensors"
+"""Where an interrupted run without --save is kept."""
+
+_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
+"""What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
+
+
+@click.command()
+@click.option(
+    "--data", required=True, help="digits, cifar10, FILE.npz, FOLDER of classes, FILE.zarr or archive."
+)
+@click.option(
+    "--net",
+    default="lenet",
+    show_default=True,
+    help="One of the zoo: lenet, mnist_cnn, cifar10_quick, resnet20, googlenet ...",
+)
+@click.option("--from", type=click.Path(), help="Fine-tune this model instead, .safetensors or .onnx; its last layer "
+              "starts anew where the classes are others.")  # fmt: skip
+@click.option(
+    "--trainable", multiple=True, metavar="PATTERN", help="Train only these weights, such as 'dense*'."
+)
+@loss_option
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="Share of the target that is spread over all classes, of softmax_cross_entropy.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
+@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "adagrad", "rmsprop", "lars"]), default="sgd",
+              show_default=True)  # fmt: skip
+@click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True,
+              help="Of sgd and lars.")  # fmt: skip
+@click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0; 0.01 of adamw, 0.0001 of lars]")
+@click.option(
+    "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
+)
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="constant", show_default=True,
+              help="step: a tenth after four fifths of the epochs; one-cycle: up to --lr and down again.")  # fmt: skip
+@click.option(
+    "--warmup", type=click.FloatRange(0), default=0.0, show_default=True, help="Epochs of linear rise."
+)
+@click.option(
+    "--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of a step's gradient."
+)
+@click.option(
+    "--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches to one step."
+)
+@click.option("--average", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Share that each step keeps of running means of the weights, such as 0.999; --save writes them "
+              "beside the model, as NAME-average.")  # fmt: skip
+@click.option("--normalize", type=click.Choice(["mean_image", "standardize", "unit", "none"]),
+              help="Of the images; saved with the model.  [default: what the network is made for]")  # fmt: skip
+@click.option("--augment", default="", help="Changes of training images: crop, flip, jitter, with commas.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
+)
+@click.option("--precision", help="Of convolutions, fast or exact (no winograd, no fft).  [default: fast]")
+@click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
+@click.option(
+    "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
+)
+@click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
+@click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--save", type=click.Path(), help="Write the trained model here.")
+@click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
+@click.pass_context
+def train(context: click.Context, **options: Any) -> None:
+    """Train a network.
+
+    \b
+    daskconv train --data digits --epochs 10 --save digits.safetensors
+    mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001
+    daskconv train --data digits --resume digits.safetensors --epochs 20
+    """  # noqa: D301 - click keeps lines after a backspace as they are
+    from daskconv.launch.start import start
+
+    given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if {"net", "from"} <= given:
+        raise InputError("--net and --from: give one of them, since the model brings its network.")
+    with start(_transport(options), workers=options["workers"], threads=options["threads"]):
+        _train(options, given)
+
+
+def _transport(options: dict[str, Any]) -> str:
+    """Return the transport; "auto" stays on this process's threads unless workers are asked for."""
+    from daskconv.run.launcher import launcher_ranks
+
+    if options["transport"] == "auto" and options["workers"] is None and not launcher_ranks():
+        return "local"
+    return options["transport"]
+
+
+def _train(options: dict[str, Any], given: set[str]) -> None:
+    from daskconv import datasets
+    from daskconv.train.files import check_writable, load_checkpoint
+
+    target = options["save"] or options["resume"]
+    check_writable(target or _RESCUE)
+    checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
+    if checkpoint is not None:
+        fixed = sorted(f"--{name.replace('_', '-')}" for name in given - _FREE)
+        if fixed:
+            raise InputError(
+                f"{', '.join(fixed)}: the checkpoint fixes these, so leave them out with --resume."
+            )
+        options |= {"epochs": options["epochs"] or checkpoint.options["epochs"]}
+    options["epochs"] = options["epochs"] or 10
+    data = datasets.load(options["data"], mapped=True)
+    trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
+    _fit(trainer, data, options, target)
+
+
+def _trainer(options: dict[str, Any], data: Any) -> Any:
+    from daskconv.train.trainer import Trainer
+
+    loss = resolved_loss(options)
+    net, names, preprocess = network(options, data, loss)
+    return Trainer(
+        net,
+        loss=loss,
+        optimizer=optimizer(options),
+        plan=options["plan"],
+        transport=_transport(options),
+        method=options["method"],
+        precision=options["precision"],
+        seed=options["seed"],
+        shards=options["shards"],
+        preprocess=options["normalize"] or preprocess,
+        augment=[name.strip() for name in options["augment"].split(",") if name.strip()],
+        trainable=options["trainable"] or None,
+        clip_norm=options["clip_norm"],
+        accumulate=options["accumulate"],
+        average=options["average"],
+        class_names=names,
+        threads=options["threads"],
+    )
+
+
+def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
+    from daskconv.train.trainer import Trainer
+
+    saved = checkpoint.options
+    trainer = Trainer(
+        checkpoint.model.network,
+        loss=saved["loss"],
+        optimizer=saved["optimizer"],
+        transport=_transport(options),
+        method=saved["method"],
+        precision=saved["precision"],
+        seed=saved["seed"],
+        shards=saved["shards"],
+        augment=saved.get("augment", ()),
+        clip_norm=saved.get("clip_norm"),
+        accumulate=saved.get("accumulate", 1),
+        average=saved.get("average"),
+        metrics=saved["metrics"],
+        trainable=saved["trainable"],
+        class_names=checkpoint.model.class_names,
+        threads=options["threads"],
+    )
+    return trainer.resume(checkpoint)
+
+
+def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -> None:
+    validation = None if data.x_test is None else (data.x_test, data.y_test)
+    before = trainer.position
+    try:
+        trainer.fit(
+            data.x_train,
+            data.y_train,
+            epochs=options["epochs"],
+            batch_size=trainer.batch_size or options["batch_size"],
+            validation_data=validation,
+        )
+    except Interrupted as stopped:
+        path = target or _RESCUE
+        trainer.save(path)
+        again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
+        click.echo(f"{stopped} Go on with: {again}")
+        sys.exit(128 + int(stopped.signal or signal.SIGINT))
+    except Exception:
+        if target and trainer.position is not before:
+            trainer.save(target)
+            click.echo(f"The weights from before the failure are in {target}.", err=True)
+        raise
+    if validation is not None:
+        click.echo(f"test {figures(trainer.history.epochs[-1], 'val_')} of {len(data.y_test):,} images")
+    if target:
+        _save(trainer, target)
+
+
+def _save(trainer: Any, target: str) -> None:
+    trainer.save(target)
+    click.echo(f"saved {target}")
+    if trainer.average is not None:
+        path = Path(target).with_stem(f"{Path(target).stem}-average")
+        trainer.averaged_model.save(path)
+        click.echo(f"saved {path}, the running means")

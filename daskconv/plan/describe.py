@@ -1,0 +1,138 @@
+"""What a plan costs: the bytes that travel in a step, and a table of a network's layers under it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+import numpy as np
+
+from daskconv.layout import even_parts
+from daskconv.nn.network import Network, aligned
+from daskconv.plan import tree
+from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.exchange import Exchange
+from daskconv.plan.plans import Plan
+from daskconv.plan.split import Split
+from daskconv.plan.splitter import split
+
+
+def exchanged_bytes(split: Split, owners: Sequence[int], images: int, itemsize: int = 4) -> int:
+    """Return the bytes of values and their gradients that workers send each other in a step of so many images."""
+    edges = edges_of(images, split.shards)
+    return sum(exchange.nbytes(owners, edges, itemsize) for exchange in split.exchanges)
+
+
+def added_bytes(split: Split, owners: Sequence[int], names: Iterable[str], itemsize: int = 4) -> int:
+    """Return the bytes that workers send each other to add up the gradients of weights, and batch statistics."""
+    return sum(
+        bucket_bytes(owners, holders, sum(prod(shape_of(box, None)) for _, box in pieces)) * itemsize
+        for holders, pieces in split.buckets(names).items()
+    )
+
+
+def bucket_bytes(owners: Sequence[int], holders: Sequence[int], size: int) -> int:
+    """Return the elements that travel to add up vectors: slices of each worker's subtrees, then slices of the sum."""
+    workers = sorted({owners[shard] for shard in holders})
+    spans = {worker: len(tree.held(owners, holders, worker)) for worker in workers}
+    slices = {
+        worker: stop - start
+        for worker, (start, stop) in zip(workers, even_parts(size, len(workers)), strict=True)
+    }
+    scattered = sum(spans[a] * slices[b] for a in workers for b in workers if a != b)
+    return scattered + (len(workers) - 1) * sum(slices.values())
+
+
+def moves_of(split: Split, owners: Sequence[int], names: Iterable[str], *, training: bool = True) -> int:
+    """Return how often arrays travel between workers in a step, or in the evaluation of a batch."""
+    if len(set(owners)) == 1:
+        return 0
+    rows = [stage.exchanges for stage in split.stages]
+    if training:
+        rows += split.back
+    crossing = sum(any(exchange.crossing(owners) for exchange in row) for row in rows)
+    adds = any(len({owners[shard] for shard in holders}) > 1 for holders in split.buckets(names))
+    # Slices of gradients and of their sums; and, in any case, the loss and its like.
+    return crossing + 1 + 2 * (training and adds)
+
+
+def describe(plan: Plan, network: Network, input_shape: tuple[int, int, int], batch: int) -> str:
+    """Return the table of :meth:`Plan.describe`: one worker a shard, float32."""
+    trainable = network.trainable_names(input_shape, None)
+    methods = network.choose_methods(input_shape, "auto")
+    parts = split(network, plan, input_shape, trainable=trainable, methods=methods)
+    edges, owners = edges_of(batch, parts.shards), range(parts.shards)
+    by_position = _exchanges_by_position(parts)
+    rows: list[tuple[str, ...]] = [("layer", "layout", "exchange", "sent", "weights", "values")]
+    sent = 0
+    for position, node in enumerate(network.nodes):
+        exchanges = by_position.get(position, [])
+        nbytes = sum(exchange.nbytes(owners, edges, 4) for exchange in exchanges)
+        kinds = dict.fromkeys(each.kind for each in exchanges if each.kind != "slice")
+        weights = max(_held_bytes(parts, shard, node.name) for shard in range(parts.shards))
+        values = max(_value_bytes(parts, shard, position, edges) for shard in range(parts.shards))
+        layout = str(parts.layouts[node.name])
+        rows.append((node.name, layout, ", ".join(kinds), *map(_short, (nbytes, weights, values))))
+        sent += nbytes
+    loss = [each for each in by_position.get(len(network.nodes), []) if each.kind != "slice"]
+    loss_bytes = sum(each.nbytes(owners, edges, 4) for each in loss)
+    rows.append(
+        ("loss", f"n={parts.shards}", ", ".join(each.kind for each in loss), _short(loss_bytes), "", "")
+    )
+    added = added_bytes(parts, owners, {*trainable, *parts.statistics})
+    rows.append(("gradients", "", "all-reduce" if added else "", _short(added), "", ""))
+    heaviest = max(_held_bytes(parts, shard) for shard in range(parts.shards))
+    rows.append(("total", "", "", _short(sent + loss_bytes + added), _short(heaviest), ""))
+    title = (
+        f"Plan {plan.name} of {network.name}: {parts.shards} shards, batch {batch} of {tuple(input_shape)}"
+    )
+    units = "sent: MB of all shards a step, there and back; weights and values: MB of the largest shard"
+    return aligned(f"{title}\n{units}", rows, right=(3, 4, 5))
+
+
+def _exchanges_by_position(split: Split) -> dict[int, list[Exchange]]:
+    """Return the exchanges, there and back, by the layer that needs them; those of the scores after the last."""
+    needs: dict[str, int] = {}
+    for stage in split.stages:
+        run = stage.runs[0]
+        for position, node in zip(run.positions, run.nodes, strict=True):
+            for name in node.inputs:
+                needs.setdefault(name, position)
+            needs.setdefault(f"{node.name}.sum", position)
+    found: dict[int, list[Exchange]] = {}
+    after = 1 + max(needs.values(), default=-1)
+    for stage, back in zip(split.stages, split.back, strict=True):
+        for exchange in stage.exchanges:
+            found.setdefault(needs.get(exchange.result, after), []).append(exchange)
+        for exchange in back:
+            found.setdefault(needs.get(exchange.value, after), []).append(exchange)
+    return found
+
+
+def _held_bytes(split: Split, shard: int, node: str | None = None) -> int:
+    boxes = (
+        piece.box
+        for name, piece in split.pieces[shard].items()
+        if name not in split.statistics and node in (None, name.rpartition(".")[0])
+    )
+    return sum(prod(shape_of(box, None)) for box in boxes) * 4
+
+
+def _value_bytes(split: Split, shard: int, position: int, edges: Sequence[int]) -> int:
+    """Return the bytes of what a shard keeps of a layer for the way back: outputs, and inputs that came from others."""
+    names: set[str] = set()
+    for stage in split.stages:
+        run = stage.runs[shard]
+        for at, node in zip(run.positions, run.nodes, strict=True):
+            if at == position:
+                names |= {node.name, *(name for name in node.inputs if name not in run.tails)}
+    values = [split.values[name] for name in names]
+    return sum(
+        prod(shape_of(value.boxes[shard], edges if value.batched else None))
+        * (np.dtype(value.dtype).itemsize if value.dtype else 4)
+        for value in values
+    )
+
+
+def _short(nbytes: float) -> str:
+    return f"{nbytes / 1e6:,.3f}" if nbytes else ""

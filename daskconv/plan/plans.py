@@ -1,0 +1,215 @@
+"""Plans: a Layout for each layer. Data, model, hybrid and spatial parallelism are four of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import lcm
+from typing import TYPE_CHECKING, Any
+
+from daskconv.errors import InputError, check_count
+from daskconv.layout import Layout
+from daskconv.nn.layers import Conv2D, Dense
+
+if TYPE_CHECKING:
+    from daskconv.nn.network import Network
+
+DEFAULT_SHARDS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A Layout for each layer.
+
+    Layers without weights are laid out as what they read, as far as they can be split that way.
+
+    Attributes
+    ----------
+    name : str
+    layout : Layout
+        Of every layer that nothing below names.
+    model : Layout, optional
+        Of the layers with weights from ``split_at`` on. What it says of k is k or c, filters or input channels: what
+        sends less.
+    split_at : str, optional
+        Where ``model`` begins: the name of a layer, the first Dense when not given, the first layer of all for "".
+    layers : tuple of (str, Layout)
+        By name, or by a pattern such as "conv*": the first that fits a layer.
+    synchronize : bool
+        Whether a BatchNorm takes the statistics of all images of a step, not those of its part of the images. Parts of
+        an image always share theirs.
+
+    Examples
+    --------
+    >>> from daskconv import plans
+    >>> plans.hybrid(4).shards
+    4
+    """
+
+    name: str
+    layout: Layout
+    model: Layout | None = None
+    split_at: str | None = None
+    layers: tuple[tuple[str, Layout], ...] = ()
+    synchronize: bool = False
+
+    @property
+    def shards(self) -> int:
+        """The logical shards S: each layout has as many parts, or fewer that divide it."""
+        every = (self.layout, *((self.model,) if self.model else ()), *(layout for _, layout in self.layers))
+        return lcm(*(layout.shards for layout in every))
+
+    @property
+    def splits_images_only(self) -> bool:
+        """Whether all layers are split along n into the same parts, and no statistics are shared."""
+        return self == Plan(self.name, Layout(n=self.layout.n))
+
+    def layouts(self, network: Network) -> dict[str, tuple[Layout | None, bool]]:
+        """Return each layer's Layout, None where it follows what it reads, and whether k may be c."""
+        names = [node.name for node in network.nodes]
+        for pattern, _ in self.layers:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise InputError(
+                    f"The plan {self.name} names {pattern!r}, but the network has the layers {names}."
+                )
+        begun, found = self.split_at == "", dict[str, tuple[Layout | None, bool]]()
+        if self.model and self.split_at and self.split_at not in names:
+            raise InputError(f"split_at is {self.split_at!r}, but the network has the layers {names}.")
+        for node in network.nodes:
+            weighs = isinstance(node.layer, Conv2D | Dense)
+            begun = (
+                begun
+                or node.name == self.split_at
+                or (self.split_at is None and isinstance(node.layer, Dense))
+            )
+            named = next((layout for pattern, layout in self.layers if fnmatchcase(node.name, pattern)), None)
+            if named or self.layers:
+                found[node.name] = named, False
+            elif begun and self.model:
+                found[node.name] = (self.model, True) if weighs else (None, False)
+            else:
+                found[node.name] = self.layout, False
+        return found
+
+    def describe(self, network: Network, input_shape: tuple[int, int, int], batch: int) -> str:
+        """Return a table: each layer's layout, what is exchanged before it, bytes a step, and memory of a shard.
+
+        Parameters
+        ----------
+        network : Network
+        input_shape : (h, w, c)
+        batch : int
+            Images of a step.
+
+        Examples
+        --------
+        >>> import daskconv
+        >>> print(daskconv.plans.hybrid(2).describe(daskconv.zoo.lenet(), (8, 8, 1), 16).splitlines()[0])
+        Plan hybrid of lenet: 2 shards, batch 16 of (8, 8, 1)
+        """
+        from daskconv.plan.describe import describe
+
+        return describe(self, network, input_shape, batch)
+
+
+def data(shards: int = DEFAULT_SHARDS, *, synchronize: bool = False) -> Plan:
+    """Return the data parallel plan: images are split, weights are everywhere.
+
+    Parameters
+    ----------
+    shards : int
+        Parts of the images.
+    synchronize : bool
+        Whether batch norms take the statistics of all images of a step (SyncBatchNorm of other libraries).
+    """
+    return Plan("data", Layout(n=check_count(shards, "shards")), synchronize=synchronize)
+
+
+def model(shards: int = DEFAULT_SHARDS, *, n: int = 1, synchronize: bool = False) -> Plan:
+    """Return the model parallel plan: filters or input channels of each layer are split, whichever sends less.
+
+    Parameters
+    ----------
+    shards : int
+        Parts of each layer with weights.
+    n : int
+        Parts of the images: so many groups of ``shards`` shards.
+    synchronize : bool
+        As in :func:`data`.
+    """
+    check_count(n, "n")
+    split = Layout(n=n, k=check_count(shards, "shards"))
+    return Plan("model", Layout(n=n), split, "", synchronize=synchronize)
+
+
+def hybrid(shards: int = DEFAULT_SHARDS, *, split_at: str | None = None, synchronize: bool = False) -> Plan:
+    """Return the hybrid plan (Krizhevsky 2014): convolutions data parallel, the dense layers after them model parallel.
+
+    Parameters
+    ----------
+    shards : int
+    split_at : str, optional
+        The layer where model parallelism begins; the first Dense when not given.
+    synchronize : bool
+        As in :func:`data`.
+    """
+    parts = check_count(shards, "shards")
+    return Plan("hybrid", Layout(n=parts), Layout(k=parts), split_at, synchronize=synchronize)
+
+
+def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) -> Plan:
+    """Return the spatial plan: rows and columns of the images are split, with halos between neighbours.
+
+    Dense layers, which see no rows and columns, are split along k or c into as many parts.
+
+    Parameters
+    ----------
+    h, w : int
+        Parts of the rows and of the columns.
+    n : int
+        Parts of the images.
+    synchronize : bool
+        As in :func:`data`; the parts of an image share their statistics in any case.
+    """
+    parts = {"n": n, "h": h, "w": w}
+    for axis, count in parts.items():
+        check_count(count, axis)
+    dense = Layout(n=n, k=h * w)
+    return Plan("spatial", Layout(**parts), dense if h * w > 1 else None, synchronize=synchronize)
+
+
+PLANS = {"data": data, "model": model, "hybrid": hybrid}
+
+
+def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) -> Plan:
+    """Return the plan of a name or of layouts by layer, or the plan that was given."""
+    if isinstance(plan, Mapping):
+        plan = of_layers(plan)
+    if isinstance(plan, str):
+        if plan not in PLANS:
+            raise InputError(
+                f"plan is {plan!r}: give data, model or hybrid, one of daskconv.plans such as plans.spatial(h=2), or "
+                "a dict of layers and Layouts."
+            )
+        return PLANS[plan](DEFAULT_SHARDS if shards is None else shards)
+    if not isinstance(plan, Plan):
+        raise InputError(
+            f"plan is {plan!r}: give a name, a Plan of daskconv.plans, or a dict of layers and Layouts."
+        )
+    if shards not in (None, plan.shards):
+        raise InputError(f"shards is {shards} but the plan {plan.name} has {plan.shards}: give one of them.")
+    return plan
+
+
+def of_layers(layouts: Mapping[str, Layout]) -> Plan:
+    """Return the plan of layouts by layer, or by patterns such as "conv*"; other layers follow what they read."""
+    wrong: dict[str, Any] = {
+        name: layout for name, layout in layouts.items() if not isinstance(layout, Layout)
+    }
+    if wrong or not layouts:
+        raise InputError(
+            f"plan is {dict(layouts)!r}: give a Layout for each layer, such as {{'conv*': Layout(n=4)}}."
+        )
+    shards = lcm(*(layout.shards for layout in layouts.values()))
+    return replace(Plan("by layer", Layout(n=shards)), layers=tuple(layouts.items()))

@@ -1,0 +1,261 @@
+"""Exchanges between the shards of this process and those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.graph.threads import one_thread_each
+from daskconv.layout import even_parts
+from daskconv.plan import tree
+from daskconv.plan.boxes import Edges
+from daskconv.plan.exchange import Exchange, Transfer
+
+Values = Mapping[int, Mapping[str, NDArray]]
+"""By shard, what it holds of each value."""
+
+Vectors = Mapping[int, NDArray]
+"""By shard."""
+
+Holders = tuple[int, ...]
+"""The shards that hold a piece."""
+
+Result = TypeVar("Result")
+
+_VALUES, _SLICES, _SUMS, _VECTORS = 1, 2, 3, 4  # tags
+
+
+class Parcels(NamedTuple):
+    """What a worker sends to others and what it receives, as (worker, tag, array); several to one come in order."""
+
+    sends: Sequence[tuple[int, int, NDArray]] = ()
+    receives: Sequence[tuple[int, int, NDArray]] = ()
+
+
+Steps = Generator[Parcels, None, Result]
+"""Work that stops wherever arrays have to travel: it yields parcels, and goes on once all have come and gone."""
+
+
+class Messages(Protocol):
+    """What moves parcels between workers."""
+
+    def swap(
+        self,
+        sends: Sequence[tuple[int, int, NDArray]] = (),
+        receives: Sequence[tuple[int, int, NDArray]] = (),
+    ) -> None:
+        """Send and receive arrays, and return when all have come and gone."""
+
+
+def drive(steps: Steps[Result], messages: Messages | None) -> Result:
+    """Do work to its end, and return its result; nothing moves where there is one worker."""
+    with one_thread_each():
+        while True:
+            try:
+                parcels = next(steps)
+            except StopIteration as end:
+                return end.value
+            assert messages is not None
+            messages.swap(*parcels)
+
+
+def owners_of(shards: int, workers: int) -> tuple[int, ...]:
+    """Return the worker of each shard: neighbouring shards lie together.
+
+    Examples
+    --------
+    >>> owners_of(4, 3)
+    (0, 0, 1, 2)
+    """
+    return tuple(
+        worker for worker, (start, stop) in enumerate(even_parts(shards, workers)) for _ in range(start, stop)
+    )
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Who computes which shard.
+
+    Attributes
+    ----------
+    owners : tuple of int
+        The worker of each shard, from 0.
+    rank : int
+        This worker.
+    """
+
+    owners: tuple[int, ...]
+    rank: int = 0
+
+    @property
+    def mine(self) -> list[int]:
+        """The shards of this worker."""
+        return [shard for shard, owner in enumerate(self.owners) if owner == self.rank]
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other worker."""
+        return set(self.owners) == {self.rank}
+
+    def exchange(
+        self, exchanges: Sequence[Exchange], values: Values, edges: Edges, dtype: str
+    ) -> Steps[dict[int, list[tuple[str, NDArray]]]]:
+        """Return what each shard here gets of each exchange, with its name; shards without a value count as zeros."""
+        received = yield from self._swap(exchanges, values, edges, dtype)
+        results: dict[int, list[tuple[str, NDArray]]] = {shard: [] for shard in self.mine}
+        for number, exchange in enumerate(exchanges):
+
+            def part(transfer: Transfer, number: int = number, exchange: Exchange = exchange) -> NDArray:
+                if self.owners[transfer.source] != self.rank:
+                    return received[number, transfer.source, transfer.box]
+                return _taken(exchange, transfer, values, edges, dtype)
+
+            for shard in self.mine:
+                results[shard].append((exchange.result, exchange.assemble(shard, part, edges, dtype)))
+        return results
+
+    def _swap(
+        self, exchanges: Sequence[Exchange], values: Values, edges: Edges, dtype: str
+    ) -> Steps[dict[tuple[int, int, Any], NDArray]]:
+        sends, received, receives = [], {}, []
+        crossing = [(i, each, each.crossing(self.owners)) for i, each in enumerate(exchanges)]
+        for number, exchange, transfers in crossing:
+            for transfer in transfers:
+                source, dest = (self.owners[shard] for shard in transfer[:2])
+                if source == self.rank:
+                    array = _taken(exchange, transfer, values, edges, dtype)
+                    sends.append((dest, _VALUES, np.ascontiguousarray(array)))
+                elif dest == self.rank:
+                    buffer = np.empty(exchange.shape(transfer, edges), exchange.dtype or dtype)
+                    received[number, transfer.source, transfer.box] = buffer
+                    receives.append((source, _VALUES, buffer))
+        if any(transfers for *_, transfers in crossing):
+            yield Parcels(sends, receives)
+        return received
+
+    def add_slices(
+        self, buckets: Mapping[Holders, Vectors], sizes: Mapping[Holders, int], dtype: Any
+    ) -> Steps[dict]:
+        """Return the sum of each bucket's vectors over the shards that hold it, on each worker of theirs.
+
+        Each worker adds the subtrees that are its own, sends every other one its slice of them, completes the tree of
+        its own slice, and sends that to all: a reduce-scatter and an all-gather, in an order that is known.
+
+        Parameters
+        ----------
+        buckets : mapping of shards to mapping of shard to vector
+            By the shards that hold a bucket, on all workers, the vectors of those that are here.
+        sizes : mapping of shards to int
+            Elements of the vectors of all buckets.
+        dtype : dtype
+        """
+        adders = [
+            _Adder(self, holders, sizes[holders], dtype, vectors) for holders, vectors in buckets.items()
+        ]
+        if any(len({self.owners[shard] for shard in holders}) > 1 for holders in sizes):
+            yield _together([adder.scatter() for adder in adders])
+            yield _together([adder.gather() for adder in adders])
+        return {holders: adder.total() for holders, adder in zip(buckets, adders, strict=True)}
+
+    def add_everywhere(self, vectors: Vectors) -> Steps[NDArray[np.float64]]:
+        """Return the sum of small vectors of float64 over all shards, on every worker: all send all they have."""
+        shards, size = range(len(self.owners)), len(next(iter(vectors.values())))
+        subtrees = {worker: tree.held(self.owners, shards, worker) for worker in sorted(set(self.owners))}
+        own = [_add_tree(span, vectors, size, np.float64) for span in subtrees[self.rank]]
+        others = [worker for worker in subtrees if worker != self.rank]
+        theirs = {worker: [np.empty(size) for _ in subtrees[worker]] for worker in others}
+        if others:
+            yield Parcels(
+                [(worker, _VECTORS, array) for worker in others for array in own],
+                [(worker, _VECTORS, array) for worker in others for array in theirs[worker]],
+            )
+        theirs[self.rank] = own
+        sums = {
+            span: a for worker in subtrees for span, a in zip(subtrees[worker], theirs[worker], strict=True)
+        }
+        return _join((0, len(self.owners)), sums, size, np.float64)
+
+
+def _together(parcels: Sequence[Parcels]) -> Parcels:
+    return Parcels(*([each for some in parcels for each in some[i]] for i in range(2)))
+
+
+class _Adder:
+    """One bucket on its way to its sum."""
+
+    def __init__(self, mesh: Mesh, holders: Holders, size: int, dtype: Any, vectors: Vectors) -> None:
+        self.root, self.rank, self.size, self.dtype = (0, len(mesh.owners)), mesh.rank, size, dtype
+        workers = sorted({mesh.owners[shard] for shard in holders})
+        self.subtrees = {worker: tree.held(mesh.owners, holders, worker) for worker in workers}
+        self.own = [_add_tree(span, vectors, size, dtype) for span in self.subtrees[mesh.rank]]
+        self.others = [worker for worker in workers if worker != mesh.rank]
+        self.slices = {
+            worker: slice(*side) for worker, side in zip(workers, even_parts(size, len(workers)), strict=True)
+        }
+
+    def scatter(self) -> Parcels:
+        """Return each worker's slices of the subtrees here, and where those of this worker's slice come."""
+        here = self.slices[self.rank]
+        self.theirs = {
+            worker: [np.empty(here.stop - here.start, self.dtype) for _ in self.subtrees[worker]]
+            for worker in self.others
+        }
+        sends = [(worker, _SLICES, own[self.slices[worker]]) for worker in self.others for own in self.own]
+        return Parcels(
+            sends, [(worker, _SLICES, each) for worker in self.others for each in self.theirs[worker]]
+        )
+
+    def gather(self) -> Parcels:
+        """Complete this worker's slice; return it for the others, and where theirs come."""
+        here = self.slices[self.rank]
+        self.theirs[self.rank] = [own[here] for own in self.own]
+        sums = {
+            span: array
+            for worker, spans in self.subtrees.items()
+            for span, array in zip(spans, self.theirs[worker], strict=True)
+        }
+        self.sum = np.empty(self.size, self.dtype)
+        self.sum[here] = _join(self.root, sums, here.stop - here.start, self.dtype)
+        sends = [(worker, _SUMS, self.sum[here]) for worker in self.others]
+        return Parcels(sends, [(worker, _SUMS, self.sum[self.slices[worker]]) for worker in self.others])
+
+    def total(self) -> NDArray:
+        """Return the sum."""
+        if self.others:
+            return self.sum
+        sums = dict(zip(self.subtrees[self.rank], self.own, strict=True))
+        return _join(self.root, sums, self.size, self.dtype)
+
+
+def _taken(exchange: Exchange, transfer: Transfer, values: Values, edges: Edges, dtype: str) -> NDArray:
+    value = values[transfer.source].get(exchange.value)
+    if value is None:
+        return np.zeros(exchange.shape(transfer, edges), exchange.dtype or dtype)
+    return exchange.take(transfer, value, edges)
+
+
+def _add_tree(span: tree.Span, parts: Mapping[int, NDArray], size: int, dtype: Any) -> NDArray:
+    return _fold(span, lambda leaf: parts.get(leaf[0]) if tree.is_leaf(leaf) else None, size, dtype)
+
+
+def _join(span: tree.Span, sums: Mapping[tree.Span, NDArray], size: int, dtype: Any) -> NDArray:
+    return _fold(span, sums.get, size, dtype)
+
+
+def _fold(span: tree.Span, known: Callable[[tree.Span], NDArray | None], size: int, dtype: Any) -> NDArray:
+    """Add up what is known of a tree; shards of which nothing is known add nothing."""
+
+    def of(span: tree.Span) -> NDArray | None:
+        if (found := known(span)) is not None or tree.is_leaf(span):
+            return found
+        left, right = map(of, tree.halves(span))
+        if left is None or right is None:
+            return right if left is None else left
+        return left + right
+
+    total = of(span)
+    return np.zeros(size, dtype) if total is None else total

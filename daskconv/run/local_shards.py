@@ -1,0 +1,91 @@
+"""The local transport of a split Program: all shards in this process, in step with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskconv.plan.input import InputRead
+from daskconv.plan.pieces import Pieces, joined
+from daskconv.plan.program import Program
+from daskconv.plan.tasks import Data, Position, TrainState
+from daskconv.run.ahead import Ahead
+from daskconv.run.exchange import Mesh, Steps, drive
+from daskconv.run.local import emit_position
+from daskconv.run.shards import Shards
+from daskconv.run.transport import begin
+
+
+class LocalShards:
+    """Run a split Program in this process."""
+
+    name = "local"
+
+    def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
+        assert program.split is not None
+        self.program, self.data, self._whole = program, data, state
+        shards = program.split.shards
+        pieces = Pieces.cut(program.split, state, range(shards))
+        self.shards = Shards(program, pieces, Mesh((0,) * shards), threads)
+        self._stepped = False
+
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+        """Run the epoch's steps here."""
+        self._stepped = True
+        return drive(epoch_steps(self.shards, self.data["train"], epoch, stopped, emit_position), None)
+
+    def evaluate(self, data: str) -> NDArray[np.float64]:
+        """Return the sums over a data set."""
+        return drive(evaluation(self.shards, self.data[data]), None)
+
+    def state(self) -> TrainState:
+        """Return the whole state, put together from the pieces."""
+        return joined(self._whole, [self.shards.pieces])
+
+    def owners(self) -> dict[str, list[int]]:
+        """Return the shards that this process computed."""
+        return {"local": list(range(len(self.shards.mesh.owners))) if self._stepped else []}
+
+    def read(self) -> dict[str, InputRead]:
+        """Return what this process has read."""
+        return {"local": self.data["train"].count.read}
+
+    def close(self) -> None:
+        """Do nothing: the threads are the process's."""
+
+
+def epoch_steps(
+    shards: Shards,
+    data: Data,
+    epoch: int,
+    stopped: Callable[[], bool],
+    done: Callable[[Position, int], None],
+    until: int | None = None,
+) -> Steps[Position]:
+    """Run an epoch, or its steps ``until`` one, from where the pieces stand in it.
+
+    ``done`` gets the position, and the epoch's steps, after each step.
+    """
+    batches, pieces, stop = data.batches(epoch), shards.pieces, False
+    pieces.position = begin(TrainState({}, {}, pieces.position), epoch).position
+    steps = range(pieces.position.step, until or len(batches))
+    with closing(
+        Ahead(data, lambda step: shards.images(batches[step]), steps if data.ahead else steps[:0])
+    ) as ahead:
+        while pieces.position.step < steps.stop and not stop:
+            step = pieces.position.step
+            rate = shards.program.rate(epoch, step, len(batches))
+            stop = yield from shards.step(ahead, batches[step], epoch, rate, stopped())
+            done(pieces.position, len(batches))
+    return pieces.position
+
+
+def evaluation(shards: Shards, data: Data) -> Steps[NDArray[np.float64]]:
+    """Return the sums over a data set, taken through the shards in batches."""
+    total, size = np.zeros(shards.program.sums_size), shards.program.batch_size
+    for start in range(0, len(data), size):
+        total += yield from shards.evaluate(data, np.arange(start, min(start + size, len(data))))
+    return total

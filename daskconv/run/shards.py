@@ -1,0 +1,337 @@
+"""Shards: a worker's part of a split Program: its pieces of the weights, and a step from images to new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from daskconv.errors import WorkerError
+from daskconv.graph.threads import execute, one_thread_each
+from daskconv.nn import passes
+from daskconv.nn.layers import Outputs
+from daskconv.nn.layers.base import Context
+from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.pieces import Key, Pieces
+from daskconv.plan.program import Program
+from daskconv.plan.split import Split, Stage
+from daskconv.plan.tasks import Data, FlatGradients, Indices, flat_layout, not_finite
+from daskconv.run.exchange import Holders, Mesh, Steps, owners_of
+
+
+class Shards:
+    """The shards of one worker.
+
+    Parameters
+    ----------
+    program : Program
+        One that is split.
+    pieces : Pieces
+        This worker's; steps change them in place.
+    mesh : Mesh
+    threads : int
+    """
+
+    def __init__(self, program: Program, pieces: Pieces, mesh: Mesh, threads: int) -> None:
+        assert program.split is not None
+        self.program, self.split, self.pieces = program, program.split, pieces
+        self.mesh, self.threads = mesh, threads
+
+    def step(self, data: Data, indices: Indices, epoch: int, rate: float, stop: bool = False) -> Steps[bool]:
+        """Take a step with the images of a batch; return whether any worker wants to stop after it."""
+        batch = Batch(self, data, indices, epoch, training=True)
+        yield from batch.forward()
+        sums = batch.lose()
+        yield from batch.backward()
+        gradients = yield from self.add_gradients(batch.grads)
+        control = self._control(gradients, stop)
+        added = yield from self.mesh.add_everywhere(
+            {shard: np.concatenate([control[shard], sums[shard]]) for shard in sums}
+        )
+        (square, broken, stopping), total = added[:3], added[3:]
+        self._update(gradients, total, rate, square, bool(broken))
+        return bool(stopping)
+
+    def evaluate(self, data: Data, indices: Indices) -> Steps[NDArray[np.float64]]:
+        """Return the sums of some images, on every worker."""
+        batch = Batch(self, data, indices, None, training=False)
+        yield from batch.forward()
+        return (yield from self.mesh.add_everywhere(batch.lose()))
+
+    def run(self, function: Callable[[int], Any]) -> dict[int, Any]:
+        """Call a function for each shard here, side by side on the threads."""
+        shards = self.mesh.mine
+        graph = {shard: Task(shard, _quietly, function, shard) for shard in shards}
+        with one_thread_each():
+            return dict(zip(shards, execute(graph, shards, self.threads), strict=True))
+
+    def images(self, indices: Indices) -> list[Indices]:
+        """Return the runs of a batch's images that this worker takes."""
+        return images_of(self.split, self.mesh.mine, indices)
+
+    @cached_property
+    def buckets(self) -> dict[Holders, list[Key]]:
+        """By the shards that hold them, the pieces whose gradients or statistics are added up together."""
+        return self.split.buckets(self.program.vector_shapes)
+
+    def vectors(self, shard: int) -> dict[Holders, FlatGradients]:
+        """Return where a shard's gradients go: a vector for each bucket that it has a part of."""
+        made = {}
+        for holders, pieces in self.buckets.items():
+            if shard in holders:
+                shapes = {name: shape_of(box, None) for name, box in pieces}
+                vector = np.zeros(sum(map(prod, shapes.values())), self.program.dtype)
+                places = {
+                    name: vector[start:stop].reshape(shapes[name])
+                    for name, (start, stop) in flat_layout(shapes).items()
+                }
+                made[holders] = FlatGradients(vector, places)
+        return made
+
+    def add_gradients(
+        self, grads: Mapping[int, Mapping[Holders, FlatGradients]]
+    ) -> Steps[dict[Key, NDArray]]:
+        """Return the summed gradient of each piece that a shard here holds."""
+        own: dict[Holders, dict[int, NDArray]] = {
+            holders: {shard: grads[shard][holders].vector for shard in self.mesh.mine if shard in holders}
+            for holders in self.buckets
+        }
+        own = {holders: vectors for holders, vectors in own.items() if vectors}
+        sizes = {
+            holders: sum(prod(shape_of(box, None)) for _, box in pieces)
+            for holders, pieces in self.buckets.items()
+        }
+        sums = yield from self.mesh.add_slices(own, sizes, self.program.dtype)
+        found: dict[Key, NDArray] = {}
+        for holders, total in sums.items():
+            at = 0
+            for name, box in self.buckets[holders]:
+                shape = shape_of(box, None)
+                found[name, box] = total[at : at + prod(shape)].reshape(shape)
+                at += prod(shape)
+        return found
+
+    def _control(self, gradients: Mapping[Key, NDArray], stop: bool) -> dict[int, NDArray[np.float64]]:
+        """Return by shard: squares of the gradients, each piece's once; how many are not finite; whether to stop."""
+        found = {shard: np.zeros(3) for shard in self.mesh.mine}
+        for (name, box), gradient in gradients.items():
+            first = self.split.holders[name][box][0]
+            if first in found and name in self.program.trainable:
+                flat = gradient.reshape(-1)
+                found[first][0] += np.einsum("i,i->", flat, flat, dtype=np.float64)
+            found[min(found)][1] += not np.isfinite(gradient.sum(dtype=np.float64))
+        found[min(found)][2] = stop
+        return found
+
+    def _update(
+        self, gradients: Mapping[Key, NDArray], sums: NDArray, rate: float, square: float, broken: bool
+    ) -> None:
+        """Take the optimiser's step, unless some worker has a gradient that is not finite."""
+        loss, weight = sums[:2]
+        if broken or not np.isfinite([loss, np.dtype(self.program.dtype).type(rate)]).all():
+            raise WorkerError(not_finite(self.pieces.steps + 1, loss, weight))
+        scale, limit = (1 / weight if weight > 0 else 0.0), self.program.clip_norm
+        norm = scale * float(square) ** 0.5
+        scale *= min(1.0, limit / norm) if limit is not None and norm > 0 else 1.0
+        self.pieces.update(self.program, gradients, sums, rate, scale)
+
+
+def images_of(split: Split, shards: Sequence[int], indices: Indices) -> list[Indices]:
+    """Return the runs of a batch's images that some shards take."""
+    edges = edges_of(len(indices), split.shards)
+    return [indices[edges[first] : edges[last]] for first, last in split.groups_read(shards)]
+
+
+def images_of_workers(
+    program: Program, data: Data, batches: Sequence[Indices], workers: int
+) -> list[list[Indices]]:
+    """Return the images of some batches that each worker takes, where a cluster holds their chunks."""
+    own = [list[Indices]() for _ in range(workers)]
+    owners = owners_of(program.shards, workers)
+    for batch in batches if data.chunks(batches[:1]) else []:
+        for rank in range(workers):
+            assert program.split is not None
+            own[rank] += images_of(program.split, Mesh(owners, rank).mine, batch)
+    return own
+
+
+def _quietly(function: Callable[[int], Any], shard: int) -> Any:
+    with np.errstate(all="ignore"):  # the update refuses what is not finite, and says so once
+        return function(shard)
+
+
+class Batch:
+    """One batch on its way through the shards of a worker."""
+
+    def __init__(
+        self, shards: Shards, data: Data, indices: Indices, epoch: int | None, training: bool
+    ) -> None:
+        self.shards, self.split, self.program = shards, shards.split, shards.program
+        self.data, self.indices, self.epoch, self.training = data, indices, epoch, training
+        self.mine = shards.mesh.mine
+        self.edges = edges_of(len(indices), self.split.shards)
+        groups = self.split.groups_read(self.mine)
+        self.taken = dict(zip(groups, map(self._take, groups), strict=True))
+        self.values: dict[int, dict[str, Any]] = {shard: self._read(shard) for shard in self.mine}
+        self.targets = {shard: self._targets(shard) for shard in self.mine}
+        self.taken.clear()
+        self.saved: dict[int, dict[int, Any]] = {shard: {} for shard in self.mine}
+        self.flowing: dict[int, dict[str, NDArray]] = {shard: {} for shard in self.mine}
+        self.grads = shards.run(lambda shard: shards.vectors(shard)) if training else {}
+        self.params = shards.run(lambda shard: shards.pieces.of(shard))
+
+    def _take(self, groups: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
+        """Return the images, targets and weights of some groups."""
+        return self.data.take(self.indices[self.edges[groups[0]] : self.edges[groups[1]]], self.epoch)
+
+    def _read(self, shard: int) -> dict[str, Any]:
+        """Return what a shard reads of the images, copied where that lets go of the rest of them."""
+        found = {}
+        for name, boxes in self.split.reads.items():
+            groups, *sides = boxes[shard]
+            images = self.taken[groups][0]
+            found[name] = np.ascontiguousarray(images[(slice(None), *(slice(*side) for side in sides))])
+        return found
+
+    def _targets(self, shard: int) -> tuple[NDArray, NDArray]:
+        """Return the targets and weights of a shard's group."""
+        groups = next(groups for groups in self.taken if groups[0] <= shard < groups[1])
+        first = self.edges[groups[0]]
+        at = slice(self.edges[shard] - first, self.edges[shard + 1] - first)
+        _, y, weight = self.taken[groups]
+        return y[at], weight[at]
+
+    # The way forward
+
+    def forward(self) -> Steps[None]:
+        """Take the images to the scores."""
+        for number, stage in enumerate(self.split.stages):
+            got = yield from self.shards.mesh.exchange(
+                stage.exchanges, self.values, self.edges, self.program.dtype
+            )
+            for shard in self.mine:
+                self.values[shard].update(got[shard])
+            self.shards.run(partial(self._run, number, stage))
+            for name in self.split.done_after[number]:
+                for shard in self.mine:
+                    self.values[shard].pop(name, None)
+
+    def _run(self, number: int, stage: Stage, shard: int) -> None:
+        run, values = stage.runs[shard], self.values[shard]
+        if not run.nodes:
+            return
+        images = self._images(stage, shard)
+        if not len(images):
+            made = {node.name for node in run.nodes} & set(run.outputs)
+            values.update({name: self._zeros(name, shard) for name in made})
+            return
+        params, statistics = self.params[shard]
+        context = self._context(images)
+        saved = passes.forward(run, params, statistics, values, context)
+        if self.training:
+            self.saved[shard][number] = saved, context
+            self._count(shard, context)
+
+    def _images(self, stage: Stage, shard: int) -> Indices:
+        first, last = stage.groups(shard)
+        return self.indices[self.edges[first] : self.edges[last]]
+
+    def _context(self, images: Indices) -> Context:
+        # One shard here has all threads: they share its convolutions.
+        return Context(
+            self.training,
+            threads=self.shards.threads,
+            images=images,
+            seed=self.program.seed,
+            epoch=self.epoch or 0,
+            frozen=self.program.frozen,
+            spread=len(self.mine) == 1,
+        )
+
+    def _zeros(self, name: str, shard: int) -> NDArray:
+        value = self.split.values[name]
+        shape = shape_of(value.boxes[shard], self.edges if value.batched else None)
+        return np.zeros(shape, value.dtype or self.program.dtype)
+
+    def _count(self, shard: int, context: Context) -> None:
+        """Note a shard's batch statistics, times the images that they stand for."""
+        for name, statistic in context.batch_statistics.items():
+            first, last = self.split.pieces[shard][name].counts
+            images = self.edges[last] - self.edges[first]
+            if images:
+                self._place(shard, name)[...] = statistic * images
+
+    def _place(self, shard: int, name: str) -> NDArray:
+        holders = tuple(self.split.holders[name][self.split.pieces[shard][name].box])
+        return self.grads[shard][holders][name]
+
+    # The loss
+
+    def lose(self) -> dict[int, NDArray]:
+        """Return each shard's sums over its group of images; gradients begin to flow."""
+        return self.shards.run(self._lose)
+
+    def _lose(self, shard: int) -> NDArray:
+        program, names = self.program, self.split.scores
+        y, weight = self.targets[shard]
+        if not len(y):
+            return np.zeros(program.sums_size)
+        network, loss = (program.network, program.loss) if self.training else program.measured
+        several = isinstance(network.nodes[-1].layer, Outputs)
+        scores = tuple(self.values[shard][name] for name in names[: len(network.nodes[-1].inputs)])
+        given = scores if several else scores[0]
+        total, gradient = loss(given, y, weight)
+        self.flowing[shard].update(zip(names, gradient if several else (gradient,), strict=False))
+        return program.sums_of(given, y, weight, total)
+
+    # The way back
+
+    def backward(self) -> Steps[None]:
+        """Take the gradients of the scores to those of the weights."""
+        for number in reversed(range(len(self.split.stages))):
+            stage = self.split.stages[number]
+            self.shards.run(partial(self._run_back, number, stage))
+            exchanges = self.split.back[number]
+            got = yield from self.shards.mesh.exchange(
+                exchanges, self.flowing, self.edges, self.program.dtype
+            )
+            for shard in self.mine:
+                for exchange in exchanges:
+                    self.flowing[shard].pop(exchange.value, None)
+                for name, part in got[shard]:
+                    before = self.flowing[shard].get(name)
+                    self.flowing[shard][name] = part if before is None else before + part
+
+    def _run_back(self, number: int, stage: Stage, shard: int) -> None:
+        if number not in self.saved[shard]:
+            return
+        saved, context = self.saved[shard].pop(number)
+        params, _ = self.params[shard]
+        grads = _Gradients(self.grads[shard], self._place, shard)
+        learning = self.split.learning
+        passes.backward(
+            stage.runs[shard], params, saved, self.flowing[shard], context, learning, self.split.needed, grads
+        )
+
+
+class _Gradients:
+    """Where a shard's gradients are set, by name."""
+
+    def __init__(self, vectors: Any, place: Callable[[int, str], NDArray], shard: int) -> None:
+        self.vectors, self.place, self.shard = vectors, place, shard
+
+    def __contains__(self, name: str) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> NDArray:
+        return self.place(self.shard, name)
+
+    def __setitem__(self, name: str, gradient: NDArray) -> None:
+        place = self.place(self.shard, name)
+        if gradient.ctypes.data != place.ctypes.data:
+            place[...] = gradient.reshape(place.shape)

@@ -1,0 +1,101 @@
+"""Run under mpiexec -n 6: train under split plans with 4, 3, 2 and 1 workers; print a JSON line for each."""
+
+import json
+import sys
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from recipes import digest, digits, trainer
+
+import daskconv
+from daskconv import Conv2D, Dense, Flatten, Layer, Sequential, plans
+from daskconv.plan import tree
+from daskconv.plan.boxes import shape_of
+from daskconv.plan.describe import added_bytes, exchanged_bytes
+from daskconv.run import mpi_shards
+from daskconv.run.exchange import owners_of
+from daskconv.run.mpi_shards import MPIShards
+
+PLANS = [plans.data(4, synchronize=True), plans.model(4), plans.hybrid(4), plans.spatial(h=2, w=2)]
+IMAGES = 240
+
+
+class Watched(MPIShards):
+    """Keeps what its ranks have sent, and what each holds of the weights."""
+
+    sent: Any = None
+    held: Any = None
+
+    def close(self) -> None:
+        Watched.sent = self.traffic()
+        Watched.held = [
+            sum(prod(shape_of(box, None)) for name, box in pieces.params if name == "dense1.weight")
+            for pieces in self._call_all(self.tasks.pieces_of)
+        ]
+        super().close()
+
+
+@dataclass(frozen=True)
+class Fails(Layer):
+    """Raises on the last worker only."""
+
+    def forward(self, params: Any, x: Any, context: Any) -> Any:
+        from mpi4py import MPI
+
+        if context.training and MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1:
+            raise RuntimeError("the layer gave up")
+        return x, None
+
+    def backward(self, params: Any, saved: Any, dy: Any, context: Any) -> Any:
+        return dy, {}
+
+
+def fails(data: Any) -> str:
+    net = Sequential([Conv2D(4, 3), Fails(), Flatten(), Dense(10)])
+    try:
+        daskconv.Trainer(net, preprocess="unit", plan=plans.hybrid(4)).fit(*data[:2], progress=False)
+    except daskconv.errors.WorkerError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def expected_bytes(program: Any, workers: int, steps: int) -> int:
+    """Return what the plan says that all workers send in some steps."""
+    split, owners = program.split, owners_of(4, workers)
+    step = exchanged_bytes(split, owners, program.batch_size) + added_bytes(
+        split, owners, program.vector_shapes
+    )
+    control = sum(len(tree.held(owners, range(4), w)) for w in range(workers)) * (workers - 1)
+    return steps * (step + control * (3 + program.sums_size) * 8)
+
+
+def main() -> None:
+    mpi_shards.MPIShards = Watched
+    with daskconv.start() as client:
+        x, y, xv, yv = digits()
+        print(json.dumps({"failure": fails((x, y))}), flush=True)
+        while True:
+            workers = list(client.scheduler_info(n_workers=-1)["workers"])
+            for plan in PLANS:
+                trained = trainer(plan=plan)
+                trained.fit(x[:IMAGES], y[:IMAGES], epochs=1, batch_size=48, progress=False)
+                program = trained.program((8, 8, 1), 48)
+                row = {
+                    "plan": plan.name,
+                    "workers": len(workers),
+                    "digest": digest(trained),
+                    "sent": sum(nbytes for _, nbytes in Watched.sent.values()),
+                    "expected": expected_bytes(program, len(workers), IMAGES // 48),
+                    "held": Watched.held,
+                    "accuracy": trained.evaluate(xv[:99], yv[:99])["accuracy"],
+                }
+                print(json.dumps(row), flush=True)
+            if len(workers) == 1:
+                return
+            client.retire_workers(workers[-1:])
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, "")
+    main()

@@ -1,0 +1,61 @@
+"""Model, hybrid and spatial parallelism under a real mpiexec."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import recipes  # noqa: E402
+import split_plans  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def said(mpiexec):
+    result = subprocess.run(
+        [mpiexec, "-n", "6", sys.executable, str(HERE / "split_plans.py")],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        cwd=HERE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def rows(said):
+    return [row for row in said if "workers" in row]
+
+
+def test_one_to_four_workers_end_in_the_bits_of_one_process(rows):
+    assert len(rows) == 4 * len(split_plans.PLANS)
+    x, y, xv, yv = recipes.digits()
+    for plan in split_plans.PLANS:
+        local = recipes.trainer(plan=plan, transport="local")
+        local.fit(x[: split_plans.IMAGES], y[: split_plans.IMAGES], epochs=1, batch_size=48, progress=False)
+        mine = [row for row in rows if row["plan"] == plan.name]
+        assert {row["digest"] for row in mine} == {recipes.digest(local)}, plan.name
+        assert {row["accuracy"] for row in mine} == {local.evaluate(xv[:99], yv[:99])["accuracy"]}
+
+
+def test_ranks_send_what_the_plan_says(rows):
+    assert all(row["sent"] == row["expected"] for row in rows)
+    assert all((row["sent"] > 0) == (row["workers"] > 1) for row in rows)
+
+
+def test_no_worker_holds_the_whole_of_what_is_split(rows):
+    for row in rows:
+        whole = 4 * 4 * 8 * 32
+        if row["plan"] in ("model", "hybrid", "spatial"):
+            assert sum(row["held"]) == whole and max(row["held"]) == -(-4 // row["workers"]) * whole // 4
+        else:
+            assert row["held"] == [whole] * row["workers"]
+
+
+def test_the_failure_of_one_worker_ends_all_with_its_sentence(said):
+    assert "the layer gave up" in said[0]["failure"] and said[0]["failure"].startswith("Worker 3 of 4 failed")
