@@ -1,8 +1,8 @@
 """Reading ahead: while a step runs, a thread reads, augments and normalises the next one's blocks of images.
 
 The thread reads the blocks that the step's own threads would read, one by one, so the bits are the same. A block that
-it has not begun when a step needs it is read by the step's threads, as without it. No thread waits between two
-steps: it ends when all that may be read is read, and the next block that is taken starts another.
+it has not begun when a step needs it is read by the step's threads, as without it. A thread that nobody needs for a
+while ends; the next block that is taken starts another.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
 
-# How much the reader yields to the threads of the steps, from 0 to 19: they need the cores, it has a step's time.
+# Added to the niceness of the reader: the steps need the cores, it has a step's time.
 _NICE = 10
+_IDLE = 10.0  # seconds
 
 
 _Name = tuple[int, int]
@@ -50,7 +51,7 @@ class Ahead:
         self._step_of: dict[_Name, int] = {}
         self._left: dict[_Name, tuple[Indices, int | None]] = {}
         self._begun: dict[_Name, Future[Any]] = {}
-        self._change = threading.Lock()
+        self._change = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -90,6 +91,7 @@ class Ahead:
         """Return once the thread has ended."""
         with self._change:
             self._closed, thread = True, self._thread
+            self._change.notify()
         if thread is not None:
             thread.join()
 
@@ -106,8 +108,10 @@ class Ahead:
                 known.pop(block, None)
 
     def _start(self) -> None:
-        if self._thread is None and self._left and not self._closed:
-            self._thread = threading.Thread(target=self._read, name="daskconv-ahead")
+        if self._thread is not None:
+            self._change.notify()
+        elif self._left and not self._closed:
+            self._thread = threading.Thread(target=self._read, name="daskconv-ahead", daemon=True)
             self._thread.start()
 
     def _read(self) -> None:
@@ -122,6 +126,7 @@ class Ahead:
 
     def _claim(self) -> tuple[Future[Any], Indices, int | None] | None:
         with self._change:
+            self._change.wait_for(lambda: self._left or self._closed, _IDLE)
             if self._closed or not self._left:
                 self._thread = None
                 return None
@@ -141,7 +146,8 @@ def _step_back() -> None:
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # a container may forbid it: it is a matter of speed only
             os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICE
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Augmentation: training images changed at random, each epoch anew, before they are normalised.
 
 Random numbers are counted by (seed, epoch, image, place in the list of augmentations): an image meets the same change
-on every transport and any number of workers. It is done where a block of images is read, on the block's thread.
+on every transport and any number of workers. It is done by the thread that reads a block of images, ahead of the step.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from daskconv.nn.losses import Loss, check_targets, first_output
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.train.augment import Augmentation, augmented
-from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, image_shape, steps_ahead
+from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, configured_ahead, image_shape
 from daskconv.train.mapped import Mapped, place_of
 from daskconv.train.normalize import Normalize
 
@@ -65,7 +65,7 @@ class ArrayData:
         self.weight = _weights(weight, len(x))
         self.normalize = normalize
         self.batch_size, self.seed, self.shards, self.augment = batch_size, seed, shards, tuple(augment)
-        self.ahead, self.count = steps_ahead(), self.images.count
+        self.ahead, self.count = configured_ahead(), self.images.count
 
     def __len__(self) -> int:
         return len(self.y)

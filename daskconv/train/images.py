@@ -177,7 +177,7 @@ def cache_bytes() -> int:
     return nbytes
 
 
-def steps_ahead() -> int:
+def configured_ahead() -> int:
     """Return the configured steps whose images a worker reads before they are needed."""
     given = dask.config.get("daskconv.input.ahead", 1)
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 8:

@@ -291,7 +291,7 @@ class Trainer:
             transport.close()
 
     def predict(self, x: Any) -> Any:
-        """Return the network's output; a lazy Dask array when ``x`` is one, else NumPy."""
+        """Return the network's output; a lazy Dask array when ``x`` is one or Zarr's, else NumPy."""
         return self._require_model().predict(x)
 
     @property

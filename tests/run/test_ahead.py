@@ -1,5 +1,6 @@
 """Reading ahead: the same blocks, a bounded number of them, and no thread that outlives its work."""
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ def blocks_of(step):
 
 
 def settled(ahead):
-    """Wait until the thread has ended."""
+    """Wait until all is read that may be."""
     deadline = time.monotonic() + 10
-    while ahead._thread is not None:
+    while ahead._left or not all(block.done() for block in ahead._begun.values()):
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -51,10 +52,25 @@ def readers():
     return [thread for thread in threading.enumerate() if thread.name == "daskconv-ahead"]
 
 
+@pytest.fixture
+def read():
+    """What reads a source ahead of so many steps; closed in the end."""
+    made = []
+
+    def reading(source, steps):
+        made.append(Ahead(source, blocks_of, range(steps)))
+        return made[-1]
+
+    yield reading
+    for ahead in made:
+        ahead.close()
+    assert not readers()
+
+
 @pytest.mark.parametrize("steps", [1, 2])
-def test_as_many_steps_are_read_ahead_as_is_configured(steps):
+def test_as_many_steps_are_read_ahead_as_is_configured(read, steps):
     source = Source(ahead=steps)
-    ahead = Ahead(source, blocks_of, range(10))
+    ahead = read(source, 10)
     for step in range(10):
         for block in blocks_of(step):
             images, epoch, _ = ahead.take(block, 3)
@@ -66,19 +82,17 @@ def test_as_many_steps_are_read_ahead_as_is_configured(steps):
     assert sorted(first for _, first in source.read) == list(range(0, 100, 5)), "each block is read once"
 
 
-def test_what_the_thread_has_not_begun_the_step_reads_itself():
+def test_what_the_thread_has_not_begun_the_step_reads_itself(read):
     source = Source(seconds=0.2)
-    ahead = Ahead(source, blocks_of, range(2))
-    started = time.monotonic()
+    ahead = read(source, 2)
     ahead.take(np.arange(5))
     ahead.take(np.arange(15, 20))  # the thread reads 5 now, then 10
-    assert time.monotonic() - started < 0.2 + 0.2 + 0.15
     assert [first for name, first in source.read if name == "MainThread"] == [0, 15]
     ahead.close()
 
 
-def test_an_error_comes_when_its_block_is_taken():
-    ahead = Ahead(Source(bad={10}), blocks_of, range(3))
+def test_an_error_comes_when_its_block_is_taken(read):
+    ahead = read(Source(bad={10}), 3)
     for block in blocks_of(0):
         ahead.take(block)
     settled(ahead)
@@ -87,8 +101,8 @@ def test_an_error_comes_when_its_block_is_taken():
     assert (ahead.take(np.arange(15, 20))[0] == np.arange(150, 200, 10)).all()
 
 
-def test_steps_that_are_left_out_are_forgotten_and_others_are_read_at_once():
-    ahead = Ahead(Source(), blocks_of, range(10))
+def test_steps_that_are_left_out_are_forgotten_and_others_are_read_at_once(read):
+    ahead = read(Source(), 10)
     for step in (0, 1, 5, 9, 2):
         for block in blocks_of(step):
             assert (ahead.take(block)[0] == block * 10).all()
@@ -96,9 +110,50 @@ def test_steps_that_are_left_out_are_forgotten_and_others_are_read_at_once():
         assert len(ahead._begun) <= 4 and len(ahead._step_of) <= 4
 
 
-def test_closing_waits_for_the_block_that_is_being_read_and_reads_no_more():
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads choose no cores here")
+def test_the_thread_has_the_cores_of_the_process_and_yields_them(read):
+    """Threads of a team keep off each other's cores; what they start would stay there."""
+    seen = []
+
+    class Noting(Source):
+        def take(self, indices, epoch=None):
+            thread = threading.get_native_id()
+            seen.append((os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, thread)))
+            return super().take(indices, epoch)
+
+    cores, nice = os.sched_getaffinity(os.getpid()), os.getpriority(os.PRIO_PROCESS, os.getpid())
+    ahead = read(Noting(), 2)
+
+    def bound():
+        os.sched_setaffinity(0, {min(cores)})
+        ahead.take(np.arange(5))
+
+    thread = threading.Thread(target=bound)
+    thread.start()
+    thread.join()
+    settled(ahead)
+    assert sorted(seen, key=str) == sorted(
+        [({min(cores)}, nice), *[(cores, min(nice + 10, 19))] * 3], key=str
+    )
+
+
+def test_a_thread_that_nobody_needs_ends_and_another_takes_its_place(read, monkeypatch):
+    monkeypatch.setattr("daskconv.run.ahead._IDLE", 0.02)
+    source = Source()
+    ahead = read(source, 3)
+    for step in range(3):
+        for block in blocks_of(step):
+            ahead.take(block)
+        settled(ahead)
+        while ahead._thread is not None:
+            time.sleep(0.001)
+    assert not readers()
+    assert {first for name, first in source.read if name == "daskconv-ahead"} >= {10, 15, 20, 25}
+
+
+def test_closing_waits_for_the_block_that_is_being_read_and_reads_no_more(read):
     source = Source(seconds=0.1)
-    ahead = Ahead(source, blocks_of, range(10))
+    ahead = read(source, 10)
     ahead.take(np.arange(5))
     ahead.close()
     assert not readers() and len(source.read) <= 3
