@@ -77,7 +77,9 @@ def main():
                 if world.rank < len(hosts):
                     rows.append(check(comm, hosts, *case, network))
             comm.Free()
-    print(json.dumps({"rank": world.rank, "rows": rows}), flush=True)
+    # One rank prints: the launcher may mix what several say.
+    for said in world.gather({"rank": world.rank, "rows": rows}) or ():
+        print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":

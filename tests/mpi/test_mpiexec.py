@@ -67,7 +67,7 @@ def test_no_scheduler_message_is_part_of_a_step_and_ranks_send_what_is_predicted
     assert [run["steps"] for run in found] == [18, 180]
     assert [run["as predicted"] for run in found] == [True, True]
     few, many = (run["told"] for run in found)
-    assert few["task-finished"] == many["task-finished"] < 20
+    assert few["task-finished"] == many["task-finished"] < 30
     # Whatever 4 workers said besides, in 180 steps; what tells how far training is goes four times a second.
     assert sum(count for name, count in many.items() if name != "log-event") < 90
     assert found[1]["told"]["log-event"] <= 4 * found[1]["seconds"] + 2
