@@ -243,8 +243,12 @@ class Network:
         x: NDArray,
         context: Context,
         methods: Mapping[str, Mapping[str, str]],
+        keep: bool = True,
     ) -> tuple[NDArray, dict[str, Any]]:
-        """Run a block of images (n, h, w, c) forward; return the output and each node's saved values."""
+        """Run a block of images (n, h, w, c) forward; return the output and each node's saved values.
+
+        Without ``keep`` nothing is saved for a backward pass: a value is let go with its last reader.
+        """
         values: dict[str, Any] = {INPUT: x}
         saved: dict[str, Any] = {}
         by_node, running = _by_node(params), _by_node(context.statistics)
@@ -263,7 +267,9 @@ class Network:
             )
             y, of_layer = node.layer.forward(by_node.get(node.name, {}), self.input_of(node, values), here)
             values[tail.output] = y
-            saved[node.name] = tail, of_layer, y if tail.relu else None
+            if keep:
+                saved[node.name] = tail, of_layer, y if tail.relu else None
+            del of_layer
             for name, array in here.batch_statistics.items():
                 context.batch_statistics[f"{node.name}.{name}"] = array
             for name in (*node.inputs, tail.add) if tail.add else node.inputs:
