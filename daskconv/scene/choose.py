@@ -248,7 +248,7 @@ def _too_large(
 def replace_network(model: Model, network: Network) -> Model:
     """Return the model with another network of the same parameters."""
     assert is_dataclass(model)
-    return replace(model, network=network)  # type: ignore[return-value]
+    return replace(model, network=network)
 
 
 def _runner(

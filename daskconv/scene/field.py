@@ -71,8 +71,8 @@ class Field:
             if reach is None:
                 kind = type(node.layer).__name__
                 raise WholeImage(
-                    f"{node.name} ({kind}) looks at the whole image, so the network gives no map of a scene: slide "
-                    "its window over it with stride=."
+                    f"{node.name} ({kind}) looks at the whole image, so the network gives no map of a scene: give "
+                    "images (n, h, w, c), or slide its window over the scene with stride=."
                 )
             found[node.name] = reach
         return found
@@ -202,8 +202,8 @@ def field_of(network: Network, shape: Shape) -> Field:
     field = Field(at_size(network, shape), shape)
     if not field.reaches or len(field.output) != 3:
         raise WholeImage(
-            f"The network gives {field.output} of an image and no map (h, w, k): slide its window over the scene with "
-            "stride=."
+            f"The network gives {field.output} of an image and no map (h, w, k): give images (n, h, w, c), or slide its "
+            "window over the scene with stride=."
         )
     field.stride  # noqa: B018 - raises where strides differ
     return field

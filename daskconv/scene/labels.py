@@ -42,7 +42,7 @@ def _places(size: int, outputs: int, first: float, step: float) -> NDArray[np.fl
     """Return where in the scene each output lies; None where that is at each pixel."""
     if outputs == size and step == 1:
         return None
-    return first + step * np.arange(outputs)
+    return first + step * np.arange(outputs, dtype=np.float64)
 
 
 def _moved(coord: Any, places: dict[Any, NDArray[np.float64] | None]) -> Any:

@@ -16,12 +16,12 @@ from daskconv.graph.threads import available_threads
 from daskconv.scene.choose import Model, Plan, channels_of, plan_scene
 from daskconv.scene.labels import labelled
 from daskconv.scene.memory import memory_limit, run_bytes
-from daskconv.scene.read import Scene, is_zarr, pieces, read_scene, region
-from daskconv.scene.run import Runner, in_order, run_blocks, run_chunk, run_region
+from daskconv.scene.read import Scene, pieces, read_scene, region
+from daskconv.scene.run import in_order, run_blocks, run_chunk, run_region
 
 
 def is_scene(model: Model, images: Any, tile: Any, stride: Any) -> bool:
-    """Tell scenes from images that are predicted whole: these have four axes, no tile or stride, and fit into memory."""
+    """Tell scenes from images predicted whole: these have four axes, no tile or stride, and fit into memory."""
     ndim = getattr(images, "ndim", None)
     if ndim is None:
         ndim = np.ndim(images)
@@ -88,9 +88,9 @@ def _lazily(plan: Plan, scene: Scene) -> Any:
     if not scene.is_dask:
         stored = DataNode(f"scene-{tokenize(name)}", scene.array)
         layer[stored.key] = stored
-    sides = [[_Place(i, strip, scene, axis) for i, strip in enumerate(side)]
-             for axis, side in (("y", tiling.rows), ("x", tiling.columns))]  # fmt: skip
-    for n, row, column in product(range(scene.shape[0]), *sides):
+    down = [_Place(i, strip, scene, "y") for i, strip in enumerate(tiling.rows)]
+    across = [_Place(i, strip, scene, "x") for i, strip in enumerate(tiling.columns)]
+    for n, row, column in product(range(scene.shape[0]), down, across):
         index = {"n": n, "y": row.number, "x": column.number, "c": 0}
         key = (name, *(index[axis] for axis in axes))
         if scene.is_dask:
