@@ -208,19 +208,19 @@ class _Cost:
 
     @staticmethod
     def _pixels(tiling: Tiling, scene: Scene) -> int:
-        """Return the bytes of a chunk's pixels, and of the chunks of a Dask array that they come from."""
+        """Return the bytes of a chunk's pixels, and of the Dask's or Zarr's chunks that they come from."""
         sides = [
             max(b - a for a, b in (strip.pixels for strip in side)) for side in (tiling.rows, tiling.columns)
         ]
         size = np.dtype(scene.array.dtype).itemsize * scene.shape[3]
-        if not scene.is_dask:
+        if not (scene.is_dask or scene.is_stored):
             return prod(sides) * size
-        chunks = dict(zip(scene.axes, scene.array.chunks, strict=True))
+        chunks = dict(zip(scene.axes, map(np.max, scene.array.chunks), strict=True))
         covered = [
-            min(side + 2 * max(chunks[axis]), scene.shape[1 + at])
-            for at, (axis, side) in enumerate(zip("yx", sides, strict=True))
+            min(side + 2 * int(chunks[axis]), whole)
+            for axis, side, whole in zip("yx", sides, scene.shape[1:3], strict=True)
         ]
-        return (prod(sides) + prod(covered) * max(chunks.get("n", (1,)))) * size
+        return (prod(sides) + prod(covered) * int(chunks.get("n", 1))) * size
 
 
 def _too_large(

@@ -199,11 +199,43 @@ def field_of(network: Network, shape: Shape) -> Field:
     """
     if isinstance(network.nodes[-1].layer, Outputs):
         raise InputError("The network has several outputs: end it with the map that is wanted.")
-    field = Field(at_size(network, shape), shape)
+    try:
+        field = Field(at_size(network, shape), shape)
+    except InputError as error:
+        raise _refusal(network, shape, error) from None
     if not field.reaches or len(field.output) != 3:
         raise WholeImage(
-            f"The network gives {field.output} of an image and no map (h, w, k): give images (n, h, w, c), or slide its "
-            "window over the scene with stride=."
+            f"The network gives {field.output} of an image and no map (h, w, k): give images (n, h, w, c), or slide "
+            "its window over the scene with stride=."
         )
     field.stride  # noqa: B018 - raises where strides differ
     return field
+
+
+def _refusal(network: Network, shape: Shape, error: InputError) -> InputError:
+    """Return why a scene does not fit: a size that strides do not divide, too few pixels, or the layer's own reason."""
+    h, w, c = shape
+    for step in (2**i for i in range(1, 9)):
+        cropped = h - h % step, w - w % step
+        if _fits(network, (*cropped, c)):
+            return InputError(
+                f"The scene has {h} x {w} pixels, which the network's strides do not divide "
+                f"({str(error).rstrip('.')}): crop it to {cropped[0]} x {cropped[1]}, or pad it."
+            )
+    for side in (2**i for i in range(2, 13)):
+        larger = max(h, side), max(w, side), c
+        if _fits(network, larger):
+            field = Field(at_size(network, larger), larger)
+            rows, columns = (int(field.total(axis).last - field.total(axis).first) + 1 for axis in (0, 1))
+            return InputError(
+                f"The scene has {h} x {w} pixels, fewer than the {rows} x {columns} that the network looks at for an "
+                "output: give a larger scene, or pad it."
+            )
+    return error
+
+
+def _fits(network: Network, shape: Shape) -> bool:
+    try:
+        return bool(network.shapes(shape))
+    except InputError:
+        return False

@@ -109,14 +109,15 @@ def memory_limit(lazy: bool) -> Limit:
     lazy : bool
         Whether tasks will do the work: else it is this process, and all its threads share each chunk.
     """
+    from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
-    threads = available_threads()
     if not lazy:
-        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), 1, threads, "in this process")
+        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), 1, available_threads(), "in this process")
     workers = _workers()
     if not workers:
-        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), threads, 1, "a thread")
+        tasks = dask.config.get("num_workers", None) or CPU_COUNT
+        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), tasks, 1, "a thread")
     hosts = Counter(worker["host"] for worker in workers)
     room = min(
         (worker["memory_limit"] or MEMORY_LIMIT / hosts[worker["host"]]) * _SHARE - PROCESS
@@ -147,7 +148,7 @@ def in_words(size: float) -> str:
     ('21 GB', '5.0 MB')
     """
     size = max(size, 0)
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:.0f} {name}" if size >= 10 * unit else f"{size / unit:.1f} {name}"
     return f"{size / 1e3:.0f} kB"

@@ -16,26 +16,28 @@ from daskconv.graph.threads import available_threads
 from daskconv.scene.choose import Model, Plan, channels_of, plan_scene
 from daskconv.scene.labels import labelled
 from daskconv.scene.memory import memory_limit, run_bytes
-from daskconv.scene.read import Scene, pieces, read_scene, region
+from daskconv.scene.read import Scene, axes_of_labels, pieces, read_scene, region
 from daskconv.scene.run import in_order, run_blocks, run_chunk, run_region
 
 
 def is_scene(model: Model, images: Any, tile: Any, stride: Any) -> bool:
     """Tell scenes from images predicted whole: these have four axes, no tile or stride, and fit into memory."""
-    ndim = getattr(images, "ndim", None)
-    if ndim is None:
-        ndim = np.ndim(images)
-    if ndim in (2, 3) or stride is not None or not (isinstance(tile, str) and tile == "auto"):
+    if stride is not None or not (isinstance(tile, str) and tile == "auto") or np.ndim(images) in (2, 3):
         return True
-    shape = tuple(images.shape[1:]) if ndim == 4 and hasattr(images, "shape") else ()
-    if not shape or not all(size > 0 for size in shape):  # of unknown size, perhaps
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 4 or not all(size > 0 for size in shape):  # of unknown size, perhaps
         return False
+    labelled_axes = axes_of_labels(images) if hasattr(images, "dims") else None
+    at = [labelled_axes.find(axis) for axis in "yxc"] if labelled_axes else [1, 2, 3]
+    image = tuple(shape[i] for i in at)
     try:
-        needed = run_bytes(model.network, shape, {}, 1)
+        if len(model.network.output_shape(image)) != 3:
+            return False
+        needed = run_bytes(model.network, image, {}, 1)
     except InputError:
         return False
     lazy = hasattr(images, "dask") or hasattr(getattr(images, "data", None), "dask")
-    return needed > memory_limit(lazy).total
+    return labelled_axes is not None or needed > memory_limit(lazy).total
 
 
 def predict_scene(

@@ -80,7 +80,12 @@ def read_scene(scene: Any, fits: Callable[[int], bool], channels: int | None) ->
     array = scene.data if labels is not None else scene
     array = array if hasattr(array, "dask") or is_zarr(array) else np.asarray(array)
     _check_pixels(array)
-    axes = _axes_of_labels(labels) if labels is not None else _axes_of_shape(array.shape, fits)
+    axes = _axes_of_shape(array.shape, fits) if labels is None else axes_of_labels(labels)
+    if axes is None:
+        raise InputError(
+            f"The scene has the dims {tuple(scene.dims)}: rename them, scene.rename(...), to y, x, and c and n where "
+            "there are any."
+        )
     found = Scene(array, axes, labels)
     c = found.shape[3]
     if not fits(c):
@@ -117,15 +122,12 @@ def _axes_of_shape(shape: tuple[int, ...], fits: Callable[[int], bool]) -> str:
     )
 
 
-def _axes_of_labels(labels: Any) -> str:
+def axes_of_labels(labels: Any) -> str | None:
+    """Return the axes that the dims of a DataArray tell; None where they do not."""
     letters = {name: letter for letter, names in NAMES.items() for name in names}
     axes = "".join(letters.get(str(dim).lower(), "?") for dim in labels.dims)
-    if "?" in axes or len(set(axes)) < len(axes) or not {"y", "x"} <= set(axes):
-        raise InputError(
-            f"The scene has the dims {tuple(labels.dims)}: rename them, scene.rename(...), to y, x, and c and n where "
-            "there are any."
-        )
-    return axes
+    known = "?" not in axes and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)
+    return axes if known else None
 
 
 def region(array: Any, axes: str, n: int, rows: Span, columns: Span) -> NDArray:
