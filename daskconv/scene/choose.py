@@ -118,7 +118,7 @@ def plan_scene(
     total = field.total(0), field.total(1)
     centres = [(float(reach.first + reach.last) / 2, float(reach.step)) for reach in total]
     runner = _runner(replace_network(model, field.network), tiling, scene, cost.batch, limit, precision)
-    return Plan(tiling, runner, _token(model, precision), (centres[0], centres[1]))
+    return Plan(tiling, runner, _token(model, runner, precision), (centres[0], centres[1]))
 
 
 def _slide(
@@ -152,7 +152,7 @@ def _slide(
         )
     runner = _runner(model, tiling, scene, cost.batch, limit, precision)
     centres = ((h - 1) / 2, float(stride[0])), ((w - 1) / 2, float(stride[1]))
-    return Plan(tiling, runner, _token(model, precision), centres)
+    return Plan(tiling, runner, _token(model, runner, precision), centres)
 
 
 def _check_preprocess(model: Model) -> None:
@@ -260,9 +260,12 @@ def _runner(
     return Runner(by_shape, batch, limit.threads, scene.axes, tiling.outputs, ready.dtype)
 
 
-def _token(model: Model, precision: str | None) -> str:
+def _token(model: Model, runner: Runner, precision: str | None) -> str:
     """Return a token of what a result depends on, the scene and its tiles aside."""
     normal = model.preprocess
     pixels = None if normal is None else (normal.mean, normal.scale)
     arrays: Mapping[str, Any] = model.params | model.state
-    return tokenize(repr(model.network), sorted(arrays.items()), pixels, precision)[:12]
+    methods = next(iter(runner.ready.values())).methods
+    return tokenize(repr(model.network), sorted(arrays.items()), pixels, check_precision(precision), methods)[
+        :12
+    ]

@@ -27,7 +27,7 @@ def labelled(result: Any, scene: Scene, plan: Plan, class_names: tuple[str, ...]
             "yx", scene.shape[1:3], plan.tiling.size, plan.centres, strict=True
         )
     }
-    coords = {}
+    coords: dict[Any, Any] = {}
     for name, coord in labels.coords.items():
         moved = None if channel in coord.dims else _moved(coord, places)
         if moved is not None:
@@ -35,7 +35,10 @@ def labelled(result: Any, scene: Scene, plan: Plan, class_names: tuple[str, ...]
     if len(class_names) == plan.tiling.outputs:
         coords[channel] = ((channel,), np.array(class_names), {})
     names = labels.dims if "c" in dims else (*labels.dims, channel)
-    return xarray.DataArray(result, coords=coords, dims=names, name=labels.name, attrs=labels.attrs)
+    found = xarray.DataArray(result, coords=coords, dims=names, attrs=labels.attrs)
+    # xarray calls an array without a name as Dask does, which says nothing.
+    found.name = None if labels.name == getattr(labels.data, "name", None) else labels.name
+    return found
 
 
 def _places(size: int, outputs: int, first: float, step: float) -> NDArray[np.float64] | None:
@@ -49,7 +52,7 @@ def _moved(coord: Any, places: dict[Any, NDArray[np.float64] | None]) -> Any:
     """Return a coordinate's values at the outputs; None where they cannot be told."""
     moved = [dim for dim in coord.dims if places.get(dim) is not None]
     if not moved:
-        return coord.values
+        return coord.variable.data  # a lazy one stays so
     at = places[moved[0]]
     assert at is not None
     if len(coord.dims) > 1:

@@ -84,7 +84,7 @@ def _lazily(plan: Plan, scene: Scene) -> Any:
 
     tiling, axes = plan.tiling, scene.axes if "c" in scene.axes else f"{scene.axes}c"
     source = scene.array.name if scene.is_dask else tokenize(scene.array)
-    name = f"predict-{plan.token}-{tokenize(source, axes, plan.runner.batch, tiling.rows, tiling.columns)}"
+    name = f"predict-{plan.token}-{tokenize(source, axes, tiling.rows, tiling.columns)}"
     runner = DataNode(f"network-{plan.token}-{tokenize(name)}", plan.runner)
     layer: dict[Any, Any] = {runner.key: runner}
     if not scene.is_dask:

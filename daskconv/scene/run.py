@@ -21,6 +21,8 @@ from daskconv.scene.tiling import Strip
 class Ready(Protocol):
     """A network made ready for images of one shape, as :class:`daskconv.train.predictor.Predictor` is."""
 
+    methods: Mapping[str, Mapping[str, str]]
+
     def run(self, images: NDArray, threads: int = 1) -> NDArray:
         """Return the output of raw images."""
         ...
