@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from daskconv import __version__
 from daskconv.errors import DaskconvError, DataError, InputError, Interrupted
+from daskconv.scene.command import predict_file, scene_options
 
 # What the bits depend on: a checkpoint fixes it.
 _RESCUE = "daskconv-interrupted.safetensors"
@@ -283,15 +284,21 @@ def evaluate(model: str, data: str, threads: int | None) -> None:
 @main_group.command()
 @click.argument("model", type=click.Path())
 @click.argument("data")
-@click.option(
-    "--out", type=click.Path(), required=True, help="FILE.csv (a line an image) or FILE.npz (scores)."
-)
-@click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
-def predict(model: str, data: str, out: str, threads: int | None) -> None:
-    """Write what MODEL says of each image of DATA.
+@click.option("--out", type=click.Path(), required=True,
+              help="FILE.csv (a line an image), FILE.npz (scores), or FILE.zarr (a scene's map).")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="Threads of this process, or of each worker.")
+@scene_options
+def predict(model: str, data: str, out: str, threads: int | None, **scene: Any) -> None:
+    """Write what MODEL says of each image of DATA, or of all of a scene.
 
-    DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy.
+    DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy. With
+    --out FILE.zarr it is the Zarr store of a scene of any size, (y, x, c) or (c, y, x).
     """
+    if Path(out).suffix == ".zarr":
+        _predict_scene(model, data, out, scene | {"threads": threads})
+        return
+    if unfit := [f"--{name}" for name, value in scene.items() if value]:
+        raise InputError(f"{', '.join(unfit)}: these are for scenes, whose --out is a FILE.zarr.")
     _refuse_launcher("predict")
     import dask
     import numpy as np
@@ -310,6 +317,16 @@ def predict(model: str, data: str, out: str, threads: int | None) -> None:
     else:
         _write_csv(out, softmax(scores), loaded.class_names)
     click.echo(f"wrote {len(scores):,} predictions to {out}")
+
+
+def _predict_scene(model: str, path: str, out: str, options: dict[str, Any]) -> None:
+    from daskconv.launch.start import start
+    from daskconv.run.mpi import launcher_ranks
+    from daskconv.train.files import load
+
+    transport = "dask" if options["workers"] or launcher_ranks() else "local"
+    with start(transport, workers=options["workers"], threads=options["threads"]):
+        predict_file(load(model), path, out, options)
 
 
 def _refuse_launcher(command: str) -> None:

@@ -113,7 +113,7 @@ def _check_target(whole: Path, part: Path, allowed: bool) -> None:
             raise InputError(f"{path} exists and is no Zarr store: remove it, or store elsewhere.")
         if path.exists() and not allowed:
             raise InputError(
-                f"{path} exists: give overwrite=True to replace it, or resume=True to finish what was begun."
+                f"{path} exists: set overwrite to replace it, or resume to finish what was begun."
             )
 
 
@@ -127,7 +127,7 @@ def _disk(part: Path) -> Iterator[None]:
             raise
         raise DataError(
             f"There is no room for {part} ({error.strerror}): what is complete stays, so make room and go on with "
-            "resume=True."
+            "resume."
         ) from None
 
 
@@ -177,7 +177,7 @@ def _check_same(path: Path, data: Any) -> None:
         )
     else:
         what = "of another model or scene, or of other options: give those that it was begun with"
-    raise InputError(f"{path} holds a result {what}, or overwrite=True.")
+    raise InputError(f"{path} holds a result {what}, or set overwrite.")
 
 
 def _rename(part: Path, whole: Path) -> None:

@@ -95,7 +95,7 @@ def _run_on(client: Any, graph: dict[Any, Any], keys: list[Any], advance: Callab
             advance()
     except KilledWorker as error:
         raise WorkerError(
-            f"Workers died of a chunk ({error}): what is complete stays, so go on with resume=True, and workers of "
+            f"Workers died of a chunk ({error}): what is complete stays, so go on with resume, and workers of "
             "more memory or a smaller tile.".replace("\n", " ")
         ) from None
     finally:

@@ -90,7 +90,7 @@ def test_an_existing_store_is_left_alone(tmp_path):
     daskconv.store(lazy(), path, progress=False)
     before = contents(path)
     other = lazy()[:100]
-    refuse("exists: give overwrite=True to replace it, or resume=True", daskconv.store, other, path)
+    refuse("exists: set overwrite to replace it, or resume to finish", daskconv.store, other, path)
     refuse(
         "of another model or scene, or of other options",
         daskconv.store,
@@ -111,7 +111,7 @@ def test_a_part_of_another_result_is_left_alone(tmp_path):
     path = tmp_path / "nan.zarr"
     refuse("not finite", daskconv.store, nan_scene(), path, progress=False, error=DataError)
     before = contents(tmp_path)
-    refuse("nan.zarr.partial exists: give overwrite=True", daskconv.store, lazy(), path)
+    refuse("nan.zarr.partial exists: set overwrite", daskconv.store, lazy(), path)
     refuse(
         "nan.zarr.partial holds a result of another model or scene", daskconv.store, lazy(), path, resume=True
     )
@@ -218,7 +218,7 @@ def test_a_full_disk(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     sentence = (tmp_path / "first").read_text()
-    assert "There is no room for" in sentence and "go on with resume=True." in sentence
+    assert "There is no room for" in sentence and "go on with resume." in sentence
     assert "Traceback" not in sentence
     before = (tmp_path / "before").read_text().split()[::2]
     assert 0 < len(before) < 15
