@@ -28,6 +28,8 @@ Pair = tuple[int, int]
 # Sides among which "auto" chooses; and about how long the side of a chunk of the result is.
 _SIDES = (2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)
 _CHUNK = 1024
+# Chunks of a small scene for each task that runs at once.
+_CHUNKS_EACH = 4
 # Layers whose outputs do not stay in cache, or in memory that the allocator keeps, take so much longer.
 _CACHED, _SLOWER = 24_000_000, 1.25
 # Operations below which one run is not worth its calls of Python.
@@ -108,7 +110,7 @@ def plan_scene(
     sides = [side] if side else _sides(field)
     tried = []
     for one in sides:
-        tiling = dense_tiling(field, one, _group(one, batch))
+        tiling = dense_tiling(field, one, _group(one, batch, _chunk(scene, limit)))
         cost = _Cost(network, tiling, scene, batch, limit)
         tried.append((cost, tiling))
     fitting = [(cost, tiling) for cost, tiling in tried if cost.bytes <= limit.a_task]
@@ -142,7 +144,8 @@ def _slide(
         raise InputError(
             f"The network gives {output} of each window, not one row of scores: leave stride out for a map."
         )
-    group = max(1, min(_CHUNK // stride[0], 64)), max(1, min(_CHUNK // stride[1], 64))
+    chunk = _chunk(scene, limit)
+    group = max(1, min(chunk // stride[0], 64)), max(1, min(chunk // stride[1], 64))
     tiling = sliding_tiling(scene.shape[1:], (h, w), stride, group, output[-1])
     cost = _Cost(model.network, tiling, scene, batch, limit)
     if cost.bytes > limit.a_task:
@@ -173,11 +176,17 @@ def _sides(field: Field) -> list[Pair]:
     return list({(side + -side % down[0], side + -side % down[1]): None for side in sides or [_SIDES[-1]]})
 
 
-def _group(tile: Pair, batch: Any) -> Pair:
+def _chunk(scene: Scene, limit: Limit) -> int:
+    """Return about how long the side of a chunk is: small scenes are cut so that every task at once has some."""
+    pixels = prod(scene.shape[:3]) // (_CHUNKS_EACH * limit.at_once if limit.at_once > 1 else 1)
+    return max(1, min(_CHUNK, isqrt(pixels)))
+
+
+def _group(tile: Pair, batch: Any, chunk: int) -> Pair:
     """Return how many tiles a chunk has along rows and columns: about a square that is worth a task."""
     rows = 1 if batch == "auto" else isqrt(batch - 1) + 1
     columns = 1 if batch == "auto" else ceil(batch / rows)
-    return max(rows, _CHUNK // tile[0], 1), max(columns, _CHUNK // tile[1], 1)
+    return max(rows, chunk // tile[0], 1), max(columns, chunk // tile[1], 1)
 
 
 class _Cost:
@@ -229,7 +238,7 @@ def _too_large(
     """Return the error of a tile that does not fit, with the largest that does."""
     if side is not None:
         for one in _sides(field):
-            tiling = dense_tiling(field, one, _group(one, batch))
+            tiling = dense_tiling(field, one, _group(one, batch, _chunk(scene, limit)))
             if (
                 prod(one) < prod(side)
                 and _Cost(field.network, tiling, scene, batch, limit).bytes <= limit.a_task

@@ -88,12 +88,15 @@ class Limit:
         Of each of these.
     whose : str
         "a worker" or "a thread".
+    at_once : int
+        Chunks that are worked on in all processes.
     """
 
     total: int
     tasks: int
     threads: int
     whose: str
+    at_once: int = 1
 
     @property
     def a_task(self) -> int:
@@ -117,7 +120,7 @@ def memory_limit(lazy: bool) -> Limit:
     workers = _workers()
     if not workers:
         tasks = dask.config.get("num_workers", None) or CPU_COUNT
-        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), tasks, 1, "a thread")
+        return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), tasks, 1, "a thread", tasks)
     hosts = Counter(worker["host"] for worker in workers)
     room = min(
         (worker["memory_limit"] or MEMORY_LIMIT / hosts[worker["host"]]) * _SHARE - PROCESS
@@ -126,7 +129,8 @@ def memory_limit(lazy: bool) -> Limit:
     tasks = max(worker["nthreads"] for worker in workers)
     configured = dask.config.get("daskconv.threads", None) or tasks
     each = max(1, configured // tasks)
-    return Limit(max(0, int(room)), tasks, each, "a worker" if tasks == 1 else "a worker's thread")
+    whose = "a worker" if tasks == 1 else "a worker's thread"
+    return Limit(max(0, int(room)), tasks, each, whose, sum(worker["nthreads"] for worker in workers))
 
 
 def _workers() -> list[dict[str, Any]]:

@@ -46,13 +46,11 @@ def test_the_network_is_in_the_graph_once():
 
 
 class Watched(Layer):
-    """Tells how many threads a convolution could use where it ran."""
+    """Tells how many threads a convolution could use where it ran, and NumPy's BLAS."""
 
     def forward(self, params, x, context):
-        blas = max(
-            (pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1
-        )
-        return np.full_like(x, 100 * context.threads + blas), None
+        blas = [pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]]
+        return np.full_like(x, 100 * context.threads + max(blas, default=1)), None
 
     is_pointwise = True
 
