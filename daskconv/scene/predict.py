@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from daskconv.geometry import as_pair
 from daskconv.graph.threads import available_threads
 from daskconv.scene.choose import Model, Plan, channels_of, plan_scene
 from daskconv.scene.labels import labelled
-from daskconv.scene.memory import memory_limit, run_bytes
+from daskconv.scene.memory import in_words, memory_limit, run_bytes
 from daskconv.scene.read import Scene, axes_of_labels, pieces, read_scene, region
 from daskconv.scene.run import in_order, run_blocks, run_chunk, run_region
 
@@ -64,8 +65,14 @@ def predict_scene(
 def _at_once(plan: Plan, scene: Scene) -> NDArray:
     """Return the map of a scene in memory, computed on this process's threads."""
     tiling, runner = plan.tiling, plan.runner
-    p, q = tiling.size
-    whole = np.empty((scene.shape[0], p, q, tiling.outputs), runner.dtype)
+    shape = (scene.shape[0], *tiling.size, tiling.outputs)
+    size, room = prod(shape) * runner.dtype.itemsize, memory_limit(lazy=False).total
+    if size > room:
+        raise InputError(
+            f"The result of {shape} needs {in_words(size)} in this process, which has {in_words(room)} for it: give "
+            "the scene as a Dask array, and store what it gives."
+        )
+    whole = np.empty(shape, runner.dtype)
     threads = available_threads()
     for n, rows, columns in product(range(len(whole)), tiling.rows, tiling.columns):
         pixels = region(scene.array, scene.axes, n, rows.pixels, columns.pixels)

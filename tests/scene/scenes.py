@@ -42,4 +42,4 @@ def difference(found, expected):
     found = np.asarray(found)
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
-    return abs(found.astype(np.float64) - expected).max() / abs(expected).max()
+    return abs(found.astype(np.float64) - expected).max() / (abs(expected).max() or 1)

@@ -10,7 +10,8 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskconv
-from scene.scenes import difference, mosaic, trained
+from daskconv import Conv2D, ConvTranspose2D, ReLU
+from scene.scenes import difference, model_of, mosaic
 
 LIMIT = 1_500_000_000
 
@@ -35,7 +36,13 @@ def write_scene(path, side):
 def test_a_scene_of_four_times_the_limit(tmp_path, kind):
     scene = write_scene(tmp_path / "scene.zarr", 22_528)
     assert scene.nbytes >= 4 * LIMIT
-    model = trained(daskconv.zoo.unet(2, width=4, depth=2), (64, 64, 3))
+    layers = [
+        Conv2D(8, 3, stride=2, padding=1),
+        ReLU(),
+        Conv2D(8, 3, padding=1),
+        ConvTranspose2D(2, 2, stride=2),
+    ]
+    model = model_of(*layers, shape=(64, 64, 3))
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, memory_limit=LIMIT, dashboard_address=None

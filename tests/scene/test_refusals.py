@@ -141,3 +141,9 @@ def test_the_memory_is_that_of_the_workers():
         )
         huge = da.zeros((20_000, 20_000, 2), chunks=(20_000, 20_000, 2), dtype=np.float32)
         refuse("give it more memory, the scene smaller chunks, or use a smaller batch", model.predict, huge)
+
+
+def test_a_result_in_memory_has_to_fit():
+    wide = model_of(Conv2D(1000, 1))
+    scene = np.broadcast_to(np.uint8(1), (60_000, 60_000, 1))
+    refuse("needs 14 TB in this process, which has", wide.predict, scene, tile=64)
