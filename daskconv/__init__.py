@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from daskconv.plan import plans
     from daskconv.plan.program import Program
     from daskconv.plan.tune import tune
+    from daskconv.scene.store import store
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
     from daskconv.train.estimators import ConvNetClassifier, ConvNetRegressor
     from daskconv.train.files import load
@@ -144,6 +145,7 @@ _ROOMS = {
     "nn.network": ["Network", "Node", "Sequential"],
     "plan.program": ["Program"],
     "plan.tune": ["tune"],
+    "scene.store": ["store"],
     "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
     "train.estimators": ["ConvNetClassifier", "ConvNetRegressor"],
     "train.files": ["load"],
@@ -275,6 +277,7 @@ __all__ = [
     "plans",
     "save_onnx",
     "start",
+    "store",
     "tune",
     "zoo",
 ]

@@ -35,6 +35,7 @@ OPTIONS = {
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
     "layer_share.py": [],
+    "predict_scene.py": ["--tile", "160"],
 }
 PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_train.py"}
 NEED_DATA = ("cifar10_quick.py", "image_nets.py")

@@ -11,6 +11,7 @@ import click
 
 from daskconv.cli.launcher import refuse_launcher
 from daskconv.cli.parts import figures, loss_option
+from daskconv.cli.scene import predict_scene, scene_options
 from daskconv.errors import DataError, InputError
 
 
@@ -37,15 +38,25 @@ def evaluate(model: str, data: str, loss: str, threads: int | None) -> None:
 @click.argument("model", type=click.Path())
 @click.argument("data")
 @click.option(
-    "--out", type=click.Path(), required=True, help="FILE.csv (a line an image) or FILE.npz (scores)."
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="FILE.csv (a line an image), FILE.npz (scores), or FILE.zarr (a scene's map).",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
-def predict(model: str, data: str, out: str, threads: int | None) -> None:
-    """Write what MODEL says of each image of DATA.
+@click.option("--threads", type=click.IntRange(1), help="Threads of this process, or of each worker.")
+@scene_options
+def predict(model: str, data: str, out: str, threads: int | None, **scene: Any) -> None:
+    """Write what MODEL says of each image of DATA, or of all of a scene.
 
     DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy. Of a
-    model with one output the line has its value.
+    model with one output the line has its value. With --out FILE.zarr it is the Zarr store of a scene of any size,
+    (y, x, c) or (c, y, x).
     """
+    if Path(out).suffix == ".zarr":
+        predict_scene(model, data, out, scene | {"threads": threads})
+        return
+    if unfit := [f"--{name}" for name, value in scene.items() if value]:
+        raise InputError(f"{', '.join(unfit)}: these are for scenes, whose --out is a FILE.zarr.")
     refuse_launcher("predict")
     import dask
     import numpy as np

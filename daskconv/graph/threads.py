@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import dask
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from daskconv.errors import check_count
 from daskconv.graph.crew import Crew
@@ -62,7 +62,22 @@ class _Cap:
 
 
 def _hold_blas() -> Callable[[], Any]:
-    return _controller().limit(limits=1, user_api="blas").restore_original_limits
+    _free_blas()
+    limit = _controller().limit(limits=1, user_api="blas")
+
+    def restore() -> None:
+        _free_blas()
+        limit.restore_original_limits()
+        _free_blas()
+
+    return restore
+
+
+def _free_blas() -> None:
+    """Let any thread set the limit: from threadpoolctl 3.8 on only the first one can, the others do nothing unsaid."""
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 def _hold_numexpr() -> Callable[[], Any]:

@@ -236,12 +236,16 @@ class Network:
         x: NDArray,
         context: Context,
         methods: Mapping[str, Mapping[str, str]],
+        keep: bool = True,
     ) -> tuple[NDArray, dict[str, Any]]:
-        """Run a block of images (n, h, w, c) forward; return the output and each node's saved values."""
+        """Run a block of images (n, h, w, c) forward; return the output and each node's saved values.
+
+        Without ``keep`` nothing is saved for a backward pass: a value is let go with its last reader.
+        """
         values: dict[str, Any] = {INPUT: x}
         run = self._run(x.shape[1:], methods)
         saved = passes.forward(
-            run, passes.by_node(params), passes.by_node(context.statistics), values, context
+            run, passes.by_node(params), passes.by_node(context.statistics), values, context, keep
         )
         return values[self.nodes[-1].name], saved
 

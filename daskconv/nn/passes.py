@@ -49,8 +49,12 @@ def forward(
     statistics: Mapping[str, Arrays],
     values: dict[str, Any],
     context: Context,
+    keep: bool = True,
 ) -> dict[str, Any]:
-    """Add the nodes' values to ``values``, and drop those that nobody reads any more; return what backward needs."""
+    """Add the nodes' values to ``values``, and drop those that nobody reads any more; return what backward needs.
+
+    Without ``keep`` nothing is saved for a backward pass: a value is let go with its last reader.
+    """
     saved: dict[str, Any] = {}
     unread = Counter(name for node in run.nodes for name in node.inputs)
     unread.update(run.outputs)
@@ -69,7 +73,9 @@ def forward(
         )
         y, of_layer = node.layer.forward(params.get(node.name, {}), input_of(node, values), here)
         values[tail.output] = y
-        saved[node.name] = tail, of_layer, y if tail.relu else None
+        if keep:
+            saved[node.name] = tail, of_layer, y if tail.relu else None
+        del of_layer
         for name, array in here.batch_statistics.items():
             context.batch_statistics[f"{node.name}.{name}"] = array
         for name in (*node.inputs, tail.add) if tail.add else node.inputs:

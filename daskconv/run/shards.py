@@ -232,7 +232,7 @@ class Batch:
             return
         params, statistics = self.params[shard]
         context = self._context(images)
-        saved = passes.forward(run, params, statistics, values, context)
+        saved = passes.forward(run, params, statistics, values, context, keep=self.training)
         if self.training:
             self.saved[shard][number] = saved, context
             self._count(shard, context)

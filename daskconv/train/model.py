@@ -8,7 +8,9 @@ from os import PathLike
 from typing import Any
 
 from daskconv.errors import InputError, check_count
+from daskconv.graph.choose import check_precision
 from daskconv.nn.blocks import block_images
+from daskconv.nn.even import evened
 from daskconv.nn.fuse import fold_batch_norm
 from daskconv.nn.head import heads, replace_head, without_auxiliary
 from daskconv.nn.layers.base import Arrays, Shape
@@ -53,27 +55,72 @@ class Model:
     class_names: tuple[str, ...] = ()
     input_shape: Shape = ()
 
-    def predict(self, images: Any, *, precision: str | None = None) -> Any:
-        """Return the network's output for raw images.
+    def predict(
+        self,
+        images: Any,
+        *,
+        precision: str | None = None,
+        tile: int | tuple[int, int] | str = "auto",
+        batch: int | str = "auto",
+        overlap: str = "exact",
+        stride: int | tuple[int, int] | None = None,
+    ) -> Any:
+        """Return the network's output for raw images, or its map of a scene of any size.
+
+        **Images** (n, h, w, c) are predicted whole, each for itself.
+
+        **A scene** (y, x, c) or (c, y, x) may be far larger than memory: it is cut into tiles that overlap by as much
+        as the network looks at, so that the result is that of the whole scene, seams included. A stack (n, y, x, c)
+        of them is treated so where ``tile`` or ``stride`` is given, or where one image run whole would not fit into
+        memory. An xarray.DataArray tells by the names of its dims how its axes lie.
 
         Parameters
         ----------
-        images : array (n, h, w, c)
-            uint8 or float. NumPy gives NumPy, computed on this process's threads; a Dask array,
-            chunked along n in any way, gives a lazy Dask array.
+        images : array
+            uint8 or float, of a scene also int8, uint16 or int16. NumPy gives NumPy, computed on this process's
+            threads; a Dask array, chunked in any way, and a Zarr array give a lazy Dask array; a DataArray of a scene
+            gives a DataArray with its dims, coordinates and attributes.
         precision : {"fast", "exact"}, optional
             Of convolutions, as in :func:`daskconv.conv2d`.
+        tile : int, (int, int) or "auto"
+            Of a scene: rows and columns of a tile, what it looks at around it not counted. "auto" goes by the
+            network's reach and by the memory of a worker.
+        batch : int or "auto"
+            Of a scene: tiles that run through the network at once.
+        overlap : "exact"
+            Tiles overlap by the whole receptive field.
+        stride : int or (int, int), optional
+            Of a scene: slide the network's window, ``input_shape``, over it, a window every so many pixels, as
+            classifiers need; the result has one output for each window.
 
         Returns
         -------
-        array (n, ...)
+        array (n, ...), or of a scene (p, q, k) with axes in the scene's order
             Scores before the softmax for a classifier.
 
         Raises
         ------
         InputError
-            Where the images do not fit the network.
+            Where the images do not fit the network, or a tile does not fit into memory.
+        DataError
+            Where pixels are not finite; of a lazy result when it is computed.
+
+        Examples
+        --------
+        >>> import numpy as np, daskconv
+        >>> net = daskconv.zoo.unet(3, width=4, depth=2)
+        >>> model = daskconv.Model(net, net.init(0, (32, 32, 1)))
+        >>> scene = np.random.default_rng(0).random((64, 96, 1), np.float32)
+        >>> whole, tiled = model.predict(scene[None])[0], model.predict(scene, tile=32)
+        >>> tiled.shape, bool(abs(tiled - whole).max() < 1e-4 * abs(whole).max())
+        ((64, 96, 3), True)
         """
+        from daskconv.scene.predict import is_scene, predict_scene
+
+        if is_scene(self, images, tile, stride):
+            return predict_scene(
+                self, images, tile=tile, batch=batch, overlap=overlap, stride=stride, precision=precision
+            )
         images = as_images(images, "images")
         return self.predictor(image_shape(images), precision=precision).predict(images)
 
@@ -101,6 +148,8 @@ class Model:
         # A forward pass keeps nothing for a backward pass, so its blocks may be larger.
         block = 4 * block_images(self.network, shape, methods)
         network, params = fold_batch_norm(self.network, self.params, self.state)
+        if check_precision(precision) == "exact":
+            network = evened(network, shape)
         names = {node.name for node in network.nodes}
         left = {name: a for name, a in self.state.items() if name.rpartition(".")[0] in names}
         return Predictor(network, params, left, self.preprocess, shape, methods, block)

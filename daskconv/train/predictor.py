@@ -67,6 +67,17 @@ class Predictor:
             }
             return joined(execute(graph, list(graph), threads))
 
+    def run(self, images: NDArray, threads: int = 1) -> Any:
+        """Return the output for one block of raw images in memory; several threads share each convolution."""
+        x = images.astype(np.float32) if self.preprocess is None else self.preprocess(images)
+        context = Context(statistics=self.statistics, threads=threads, spread=threads > 1)
+        return self.network.forward(self.params, x, context, self.methods, keep=False)[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The output's."""
+        return np.result_type(*self.params.values()) if self.params else np.dtype(np.float32)
+
     def _predict_lazily(self, images: Any) -> Any:
         import dask.array as da
         from dask import delayed
@@ -75,16 +86,15 @@ class Predictor:
             raise InputError("The network has several outputs: compute the images first, x.compute().")
         images = images.rechunk({1: -1, 2: -1, 3: -1})
         shape = self.network.output_shape(self.input_shape)
-        dtype = np.result_type(*self.params.values()) if self.params else np.dtype(np.float32)
         return da.map_blocks(
             predict_chunk,
             images,
             predictor=delayed(self),
-            dtype=dtype,
+            dtype=self.dtype,
             drop_axis=[1, 2, 3],
             new_axis=list(range(1, 1 + len(shape))),
             chunks=(images.chunks[0], *((size,) for size in shape)),
-            meta=np.empty((0,) * (1 + len(shape)), dtype),
+            meta=np.empty((0,) * (1 + len(shape)), self.dtype),
         )
 
 
@@ -94,9 +104,7 @@ def predict_block(
     """Return the output for one block; ``name`` and its first image's number are for error messages."""
     if np.issubdtype(images.dtype, np.floating):
         check_finite(images, name, start)
-    x = images.astype(np.float32) if predictor.preprocess is None else predictor.preprocess(images)
-    context = Context(statistics=predictor.statistics, threads=threads, spread=threads > 1)
-    return predictor.network.forward(predictor.params, x, context, predictor.methods)[0]
+    return predictor.run(images, threads)
 
 
 def predict_chunk(images: NDArray, *, predictor: Predictor) -> NDArray:

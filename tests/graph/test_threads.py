@@ -36,6 +36,22 @@ def test_blas_keeps_to_one_thread_until_the_last_user_leaves():
     assert blas_threads() == before
 
 
+def test_blas_keeps_to_one_thread_whichever_thread_asks():
+    before, seen = blas_threads(), []
+
+    def hold():
+        with serial_blas():
+            seen.append(blas_threads())
+
+    hold()
+    for _ in range(2):
+        thread = threading.Thread(target=hold)
+        thread.start()
+        thread.join()
+    assert all(set(threads) == {1} for threads in seen)
+    assert blas_threads() == before
+
+
 def test_numexpr_is_held_to_one_thread_and_restored():
     before = numexpr.get_num_threads()
     numexpr.set_num_threads(2)

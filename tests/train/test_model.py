@@ -103,7 +103,7 @@ def test_a_model_without_dense_layers_predicts_on_images_of_any_size():
     [
         (X[:, :6], r"Images of \(6, 8, 1\) need dense1.weight .*trained on \(8, 8, 1\): resize or crop"),
         (da.from_array(X[:, :6]), r"Images of \(6, 8, 1\) need dense1.weight of shape \(16, 10\)"),
-        (X[0], r"images has shape \(8, 8, 1\): give images \(n, h, w, c\)"),
+        (X[0], r"looks at the whole image, .*: give images \(n, h, w, c\), or slide"),
         (X[:0], "images holds no images"),
         (X.astype(np.int64), "images is int64: convert images to uint8 or float32"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,14 @@ from daskconv.kernels.scratch import empty_like
 from daskconv.nn.initializers import Constant, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.losses import softmax
+from daskconv.nn.reach import POINTWISE, Reach
 
 
 @dataclass(frozen=True)
 class ReLU(Layer):
     """max(x, 0)."""
+
+    is_pointwise: ClassVar[bool] = True
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the positive part."""
@@ -38,6 +41,8 @@ class ReLU(Layer):
 @dataclass(frozen=True)
 class LeakyReLU(Layer):
     """x where it is positive, else ``slope * x`` (Maas et al. 2013)."""
+
+    is_pointwise: ClassVar[bool] = True
 
     slope: float = 0.01
 
@@ -62,6 +67,8 @@ class PReLU(Layer):
     slope_init : Initializer
         How "slope" (c,) starts.
     """
+
+    is_pointwise: ClassVar[bool] = True
 
     slope_init: Initializer = Constant(0.25)
 
@@ -89,6 +96,8 @@ class PReLU(Layer):
 class ELU(Layer):
     """x where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016)."""
 
+    is_pointwise: ClassVar[bool] = True
+
     alpha: float = 1.0
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
@@ -106,6 +115,8 @@ class ELU(Layer):
 class Sigmoid(Layer):
     """1 / (1 + exp(-x)), by the hyperbolic tangent, which never overflows."""
 
+    is_pointwise: ClassVar[bool] = True
+
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the output, which backward needs."""
         y = evaluate("half * tanh(half * x) + half", x, half=0.5)
@@ -119,6 +130,8 @@ class Sigmoid(Layer):
 @dataclass(frozen=True)
 class HardSigmoid(Layer):
     """``slope * x + offset``, limited to 0 .. 1; PyTorch's numbers, ONNX's slope is 0.2."""
+
+    is_pointwise: ClassVar[bool] = True
 
     slope: float = 1 / 6
     offset: float = 0.5
@@ -144,6 +157,8 @@ class HardSigmoid(Layer):
 class HardSwish(Layer):
     """x times its hard sigmoid (Howard et al. 2019)."""
 
+    is_pointwise: ClassVar[bool] = True
+
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the output; backward needs the input."""
         return pointwise.hard_swish(x), x
@@ -156,6 +171,8 @@ class HardSwish(Layer):
 @dataclass(frozen=True)
 class Tanh(Layer):
     """The hyperbolic tangent."""
+
+    is_pointwise: ClassVar[bool] = True
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the output, which backward needs."""
@@ -176,6 +193,8 @@ class Clip(Layer):
     >>> Clip(0.0, 6.0).forward({}, np.array([-1.0, 3.0, 9.0]), Context())[0].tolist()
     [0.0, 3.0, 6.0]
     """
+
+    is_pointwise: ClassVar[bool] = True
 
     low: float | None = None
     high: float | None = None
@@ -206,6 +225,10 @@ class Softmax(Layer):
         """Return the input's shape."""
         axis_of(self.axis, shape, type(self).__name__)
         return shape
+
+    def reach(self, shape: Shape) -> tuple[Reach, Reach] | None:
+        """Return that of a layer of single pixels where the axis is the channels'."""
+        return POINTWISE if axis_of(self.axis, shape, type(self).__name__) == len(shape) else None
 
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the probabilities, which backward needs."""

@@ -13,6 +13,7 @@ from daskconv.graph.choose import PASSES
 from daskconv.graph.tuning import Tuned
 from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.nn.initializers import Initializer
+from daskconv.nn.reach import POINTWISE, Reach
 
 Shape = tuple[int, ...]
 Arrays = dict[str, NDArray]
@@ -111,6 +112,8 @@ class Layer:
     """Whether ``forward`` heeds the context's epilogue."""
     is_constant: ClassVar[bool] = False
     """Whether the output is one for all images, with n = 1."""
+    is_pointwise: ClassVar[bool] = False
+    """Whether an output pixel depends on the same pixel of the inputs alone; what ``reach`` goes by."""
 
     def __post_init__(self) -> None:
         """Turn lists into tuples: a spec has to be hashable."""
@@ -136,6 +139,14 @@ class Layer:
     def flops(self, shape: Any) -> int:
         """Return the operations of one image's forward pass; 0 where memory is what counts."""
         return 0
+
+    def reach(self, shape: Any) -> tuple[Reach, Reach] | None:
+        """Return which rows and which columns of images of this shape an output reads; None for all of them."""
+        return POINTWISE if self.is_pointwise else None
+
+    def at_size(self, shape: Any) -> Layer:
+        """Return the layer with whatever it takes from the images' size written out, as "same" padding is."""
+        return self
 
     def choose_methods(
         self, shape: Any, method: str, precision: str, tuned: Tuned | None = None

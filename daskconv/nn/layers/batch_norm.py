@@ -46,6 +46,7 @@ class BatchNorm(Layer):
     [[-1.0], [1.0]]
     """
 
+    is_pointwise: ClassVar[bool] = True
     fuses: ClassVar[bool] = True
     momentum: float = 0.1
     epsilon: float = 1e-5

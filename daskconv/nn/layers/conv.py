@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from daskconv.graph.tuning import Tuned
 from daskconv.kernels.reduce import sum_rows
 from daskconv.nn.initializers import Constant, HeNormal, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+from daskconv.nn.reach import Reach
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class Conv2D(Layer):
         """Return two operations for each product."""
         h, w, c = shape
         return self.window(shape).flops(1, h, w, c, self.filters)
+
+    def reach(self, shape: Shape) -> tuple[Reach, Reach]:
+        """Return the window's reach."""
+        return Reach.of(self.window(shape))
+
+    def at_size(self, shape: Shape) -> Conv2D:
+        """Return the layer with its padding in pixels."""
+        return replace(self, padding=self.window(shape).padding)
 
     def conv_shape(self, shape: Shape) -> ConvShape:
         """Return what a choice of methods depends on."""

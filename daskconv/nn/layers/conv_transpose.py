@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from daskconv.kernels.reduce import sum_rows
 from daskconv.nn.initializers import Constant, HeNormal, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.conv import images_shape
+from daskconv.nn.reach import Reach
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class ConvTranspose2D(Layer):
         """Return two operations for each product."""
         window, (h, w) = adjoint(self, shape)
         return window.flops(1, h, w, self.filters, shape[2])
+
+    def reach(self, shape: Shape) -> tuple[Reach, Reach]:
+        """Return the reach of the window that is run backwards."""
+        return Reach.against(adjoint(self, shape)[0])
+
+    def at_size(self, shape: Shape) -> ConvTranspose2D:
+        """Return the layer with its padding in pixels."""
+        return replace(self, padding=adjoint(self, shape)[0].padding)
 
     def choose_methods(
         self, shape: Shape, method: str, precision: str, tuned: Tuned | None = None

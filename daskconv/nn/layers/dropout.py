@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class Dropout(Layer):
     rate : float
         Share of elements dropped, 0 <= rate < 1.
     """
+
+    is_pointwise: ClassVar[bool] = True
 
     rate: float = 0.5
 

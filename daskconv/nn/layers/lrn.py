@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class LRN(Layer):
     >>> LRN(1, alpha=1.0, beta=0.5, k=0.0).forward({}, np.array([[3.0, -4.0]]), Context())[0].tolist()
     [[1.0, -1.0]]
     """
+
+    is_pointwise: ClassVar[bool] = True
 
     size: int = 5
     alpha: float = 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from daskconv.errors import InputError
 from daskconv.nn.layers.activations import axis_of
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+from daskconv.nn.reach import POINTWISE, Reach
 
 
 @dataclass(frozen=True)
 class _Elementwise(Layer):
+    is_pointwise: ClassVar[bool] = True
+
     def output_shape(self, shape: Any) -> Shape:
         """Return the shape that the inputs are broadcast to, as NumPy does."""
         name = type(self).__name__
@@ -124,6 +127,10 @@ class Concat(Layer):
                 f"Concat gets inputs of shapes {shape}: all axes but number {axis} have to be equal."
             )
         return (*shape[0][:axis], sum(s[axis] for s in shape), *shape[0][axis + 1 :])
+
+    def reach(self, shape: Any) -> tuple[Reach, Reach] | None:
+        """Return that of a layer of single pixels where the axis is the channels'."""
+        return POINTWISE if axis_of(self.axis, shape[0], "Concat") == len(shape[0]) else None
 
     def forward(self, params: Arrays, x: tuple[NDArray, ...], context: Context) -> tuple[NDArray, Any]:
         """Return the inputs side by side."""

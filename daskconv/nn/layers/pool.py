@@ -6,7 +6,7 @@ pixels (``count_include_pad=True``, PyTorch's default too) but never those past 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 from numbers import Real
@@ -21,6 +21,7 @@ from daskconv.kernels import pool
 from daskconv.nn.layers.activations import axis_of
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.conv import images_shape
+from daskconv.nn.reach import Reach
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class _Pool2D(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """Return (p, q, c)."""
         return (*self.window(shape).output_size(shape[0], shape[1]), shape[2])
+
+    def reach(self, shape: Shape) -> tuple[Reach, Reach]:
+        """Return the window's reach."""
+        return Reach.of(self.window(shape))
+
+    def at_size(self, shape: Shape) -> _Pool2D:
+        """Return the layer with its padding in pixels."""
+        return replace(self, padding=self.window(shape).padding)
 
 
 @lru_cache(maxsize=4096)

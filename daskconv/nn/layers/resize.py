@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from math import floor, isfinite
+from math import ceil, floor, isfinite
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from daskconv.errors import InputError, are_ints
 from daskconv.kernels.interpolate import interpolate
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
 from daskconv.nn.layers.conv import images_shape
+from daskconv.nn.reach import Reach
 
 MODES = ("nearest", "linear", "cubic")
 COORDINATES = (
@@ -84,6 +86,22 @@ class Resize(Layer):
                 f"Resize makes nothing, {sizes}, of images of ({h}, {w}) pixels: use a larger scale."
             )
         return (*sizes, c)
+
+    def reach(self, shape: Shape) -> tuple[Reach, Reach] | None:
+        """Return where the pixels lie that an output is the sum of; all where places depend on the images' size."""
+        scales = [_fraction(scale) for scale in _scales(self)]
+        places = self.coordinates in (
+            "half_pixel",
+            "half_pixel_symmetric",
+            "pytorch_half_pixel",
+            "asymmetric",
+        )
+        # A size that is rounded moves the places of half_pixel_symmetric.
+        whole = all(scale and (size * scale).denominator == 1 for size, scale in zip(shape, scales))
+        if not places or None in scales or (self.coordinates == "half_pixel_symmetric" and not whole):
+            return None
+        rows, columns = (_reach(self, scale) for scale in scales if scale)
+        return rows, columns
 
     def _check(self) -> None:
         for name, value, known in (
@@ -155,6 +173,23 @@ class Table:
 def _scales(layer: Resize) -> tuple[float, float] | tuple[None, None]:
     """Return what rows and columns are multiplied by, if anything."""
     return layer.scale if isinstance(layer.scale, tuple) else (layer.scale, layer.scale)  # type: ignore[return-value]
+
+
+def _fraction(scale: float | None) -> Fraction | None:
+    """Return a scale as a fraction with a small denominator, if it is one."""
+    near = None if scale is None else Fraction(scale).limit_denominator(64)
+    return near if near and float(near) == scale else None
+
+
+def _reach(layer: Resize, scale: Fraction) -> Reach:
+    """Return the reach along one axis."""
+    step = 1 / scale
+    if layer.mode == "nearest" and layer.coordinates == "asymmetric" and layer.nearest == "floor":
+        return Reach(step, first=Fraction(1, scale.numerator) - 1)
+    shrink = min(scale, Fraction(1)) if layer.antialias else 1
+    most = {"nearest": 1, "linear": 1, "cubic": 2}[layer.mode] / Fraction(shrink)
+    centre = Fraction(0) if layer.coordinates == "asymmetric" else step / 2 - Fraction(1, 2)
+    return Reach(step, centre - ceil(most), centre + ceil(most))
 
 
 def _numbers(pair: Any) -> bool:

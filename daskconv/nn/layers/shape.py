@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from daskconv.errors import InputError, are_ints, check_count
 from daskconv.nn.initializers import Constant, Initializer
 from daskconv.nn.layers.base import Arrays, Context, Layer, Shape
+from daskconv.nn.reach import Reach
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,20 @@ class Pad(Layer):
             )
         return tuple(size + before + after for size, (before, after) in sided)
 
+    def reach(self, shape: Shape) -> tuple[Reach, Reach] | None:
+        """Return the shift; what is mirrored at an edge lies as far inside of it as the border's outermost pixel."""
+        if len(shape) != 3:
+            return None
+        twice = 2 if self.mode == "reflect" else 0
+        rows, columns = (
+            Reach(
+                first=Fraction(-before - twice * max(after, 0)),
+                last=Fraction(-before - min(after, 0) + twice * max(before, 0)),
+            )
+            for before, after in self.padding[:2]
+        )
+        return rows, columns
+
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return the padded values."""
         pads, inside = _outer(self.padding), _inner(self.padding)
@@ -216,6 +232,25 @@ class Slice(Layer):
             raise InputError(f"Slice leaves nothing of an input of shape {shape}: {sizes}.")
         return sizes
 
+    def reach(self, shape: Shape) -> tuple[Reach, Reach] | None:
+        """Return the step and the pixels that are cut off; all of the image where it is turned round."""
+        parts = [range(size)[part] for size, part in zip(shape, self._slices, strict=True)]
+        if len(shape) != 3 or any(part.step < 1 for part in parts):
+            return None
+        rows, columns = (
+            Reach(Fraction(part.step), last=Fraction(part.start + size - part.stop))
+            for part, size in zip(parts[:2], shape)
+        )
+        return rows, columns
+
+    def at_size(self, shape: Shape) -> Slice:
+        """Return the slice with its ends counted from those of the image."""
+        if self.reach(shape) is None:
+            return self
+        parts = [range(size)[part] for size, part in zip(shape, self._slices, strict=True)]
+        stops = tuple(part.stop - size or None for part, size in zip(parts, shape, strict=True))
+        return Slice(tuple(part.start for part in parts), stops, tuple(part.step for part in parts))
+
     def forward(self, params: Arrays, x: NDArray, context: Context) -> tuple[NDArray, Any]:
         """Return a copy of the part."""
         return np.ascontiguousarray(x[(slice(None), *self._slices)]), x.shape
@@ -230,6 +265,8 @@ class Slice(Layer):
 @dataclass(frozen=True)
 class ChannelShuffle(Layer):
     """Channels of groups dealt out in turn, so that the next grouped convolution mixes them (Zhang et al. 2018)."""
+
+    is_pointwise: ClassVar[bool] = True
 
     groups: int
 
