@@ -74,7 +74,9 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
     help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
 )
 @click.option("--precision", help="Of convolutions, fast or exact (no winograd, no fft).  [default: fast]")
-@click.option("--plan", default="data", show_default=True, help="How the network is spread: data.")
+@click.option(
+    "--plan", default="data", show_default=True, help="How the work is split: data, model, hybrid or n=2,h=2."
+)
 @click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
 )
@@ -169,6 +171,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
         method=saved["method"],
         precision=saved["precision"],
         seed=saved["seed"],
+        plan=saved.get("plan", "data"),
         shards=saved["shards"],
         augment=saved.get("augment", ()),
         clip_norm=saved.get("clip_norm"),

@@ -186,13 +186,10 @@ def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) ->
     """Return the plan of a name or of layouts by layer, or the plan that was given."""
     if isinstance(plan, Mapping):
         plan = of_layers(plan)
-    if isinstance(plan, str):
-        if plan not in PLANS:
-            raise InputError(
-                f"plan is {plan!r}: give data, model or hybrid, one of daskconv.plans such as plans.spatial(h=2), or "
-                "a dict of layers and Layouts."
-            )
+    if isinstance(plan, str) and plan in PLANS:
         return PLANS[plan](DEFAULT_SHARDS if shards is None else shards)
+    if isinstance(plan, str):
+        plan = _spatial_of(plan)
     if not isinstance(plan, Plan):
         raise InputError(
             f"plan is {plan!r}: give a name, a Plan of daskconv.plans, or a dict of layers and Layouts."
@@ -200,6 +197,20 @@ def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) ->
     if shards not in (None, plan.shards):
         raise InputError(f"shards is {shards} but the plan {plan.name} has {plan.shards}: give one of them.")
     return plan
+
+
+def _spatial_of(text: str) -> Plan:
+    """Return the spatial plan of a layout's text such as "n=2, h=2"."""
+    try:
+        parts = {axis: int(count) for axis, count in (part.strip().split("=") for part in text.split(","))}
+    except ValueError:
+        parts = {}
+    if not parts or not set(parts) <= set("nhw"):
+        raise InputError(
+            f"plan is {text!r}: give data, model or hybrid, parts of images, rows and columns such as 'n=2, h=2', one "
+            "of daskconv.plans, or a dict of layers and Layouts."
+        )
+    return spatial(parts.get("h", 1), parts.get("w", 1), n=parts.get("n", 1))
 
 
 def of_layers(layouts: Mapping[str, Layout]) -> Plan:

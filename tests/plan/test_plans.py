@@ -45,6 +45,8 @@ def test_plans_have_names():
     assert {name: PLANS[name](3).name for name in PLANS} == {name: name for name in PLANS}
     assert resolve_plan("hybrid", 8) == plans.hybrid(8) and plans.spatial(h=2, w=3, n=2).shards == 12
     assert plans.model(2, n=3).shards == 6
+    assert resolve_plan("n=2, h=2", None) == plans.spatial(h=2, n=2)
+    assert resolve_plan("w=2,h=3", 6) == plans.spatial(h=3, w=2) and resolve_plan("n=3", None).shards == 3
 
 
 def test_data_parallel_programs_run_whole_networks_unless_statistics_are_shared():

@@ -21,15 +21,18 @@ from daskconv import (
     MaxPool2D,
     Network,
     Node,
+    Outputs,
     ReLU,
+    WeightedLosses,
     plans,
 )
-from daskconv.errors import InputError
+from daskconv.errors import InputError, WorkerError
 from daskconv.plan import tree
 from daskconv.plan.boxes import edges_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes, moves_of
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.plans import resolve_plan
+from daskconv.plan.tasks import block_partial, evaluate_block
 from daskconv.run.exchange import Mesh, drive, owners_of
 from daskconv.run.shards import Batch, Shards
 from plan.drawn import images, networks, program_of, some_plans, state_of, unsplit
@@ -195,3 +198,50 @@ def test_workers_send_what_the_plan_says(plan, workers):
     control = sum(len(tree.held(owners, range(4), w)) for w in range(workers)) * (workers - 1)
     assert sent.nbytes == expected + control * (3 + program.sums_size) * 8
     assert sent.moves == moves_of(program.split, owners, program.vector_shapes)
+
+
+@pytest.mark.parametrize("plan", [plans.data(3, synchronize=True), plans.spatial(h=2, w=2)])
+def test_frozen_norms_normalise_by_their_running_statistics(plan):
+    program = program_of(NETWORK, plan, SHAPE, 6, trainable=["conv*", "dense*"])
+    assert program.frozen == {"norm1"}
+    data, indices = images(12, SHAPE), np.arange(6)
+    state = state_of(NETWORK, SHAPE, SGD(0.1))
+    state.statistics["norm1.variance"] += 3
+    found, sums = gradients_of(shards_of(program, state), data, indices)
+    whole = program_of(NETWORK, plans.data(1), SHAPE, 6, trainable=["conv*", "dense*"])
+    part = block_partial(whole, state, data, indices, 0, 1)
+    expected = whole.unflatten(part.gradient)
+    np.testing.assert_allclose(sums, part.sums, rtol=1e-9)
+    assert set(found) == set(expected) and not any("norm1" in name for name in found)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-7, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("plan", [plans.model(2), plans.hybrid(4), plans.spatial(h=2)])
+def test_networks_with_several_outputs_train_and_are_evaluated_without_the_auxiliary_ones(plan):
+    head = [Node("aux", Dense(5), ("flat",)), Node("both", Outputs(1), ("dense2", "aux"))]
+    network = Network((*NETWORK.nodes, *head))
+    loss = WeightedLosses("softmax_cross_entropy", (1.0, 0.3))
+    whole, program = (program_of(network, each, SHAPE, 6, loss=loss) for each in (plans.data(1), plan))
+    data, indices, state = images(12, SHAPE), np.arange(6), state_of(network, SHAPE, SGD(0.1))
+    if plan.layout.n == 1:  # statistics of all images
+        part = block_partial(whole, state, data, indices, 0, 1)
+        found, sums = gradients_of(shards_of(program, state), data, indices)
+        np.testing.assert_allclose(sums, part.sums, rtol=1e-9)
+        for name, gradient in whole.unflatten(part.gradient).items():
+            np.testing.assert_allclose(found[name], gradient, rtol=1e-7, atol=1e-12, err_msg=name)
+    expected = evaluate_block(whole, state, data, indices, 1)
+    found = drive(shards_of(program, state).evaluate(data, indices), None)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were():
+    program = program_of(NETWORK, plans.hybrid(4), SHAPE, 6)
+    data = images(12, SHAPE)
+    data.x[3, 0, 0, 0] = np.nan
+    state = state_of(NETWORK, SHAPE, program.optimizer)
+    shards = shards_of(program, state)
+    with pytest.raises(WorkerError, match=r"not finite in step 1 .*the weights stay as they were"):
+        drive(shards.step(data, np.arange(6), 0, 0.1), None)
+    after = joined(state, [shards.pieces])
+    assert all(np.array_equal(after.params[name], array) for name, array in state.params.items())
