@@ -23,6 +23,7 @@ from daskconv.plan import tree
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run import held
+from daskconv.run.alike import check_alike
 from daskconv.run.forward import forwarding
 from daskconv.run.held import Lost, Progress
 from daskconv.run.loop import add_in_order
@@ -57,6 +58,7 @@ class DaskTransport:
         """Give every worker the program, the data and a copy of the driver's state."""
         self.placements += 1
         self._present = worker_addresses(self.client)
+        check_alike(self.client, self._present)
         # A worker without shards would have no part in the steps.
         self.workers = self._present[: self.program.shards]
         shares = tree.shares(self.program.shards, len(self.workers))
