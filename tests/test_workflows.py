@@ -17,6 +17,7 @@ OPTIONS = {
     "bench_arrays.py": ["--threads", "2", "--kernels", "3", "17"],
     "bench_inference.py": ["--threads", "2", "--batch", "1"],
     "bench_layers.py": ["--threads", "2", "--unfold"],
+    "bench_parallel.py": ["--nets", "cifar10_quick", "--rounds", "1", "--steps", "2"],
     "bench_train.py": [
         "--threads",
         "1",
@@ -37,7 +38,7 @@ OPTIONS = {
     "layer_share.py": [],
     "predict_scene.py": ["--tile", "160"],
 }
-PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_train.py"}
+PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_parallel.py", "bench_train.py"}
 NEED_DATA = ("cifar10_quick.py", "image_nets.py")
 
 

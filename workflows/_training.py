@@ -38,18 +38,34 @@ def local_run(
     loss: Any = "softmax_cross_entropy",
     take: Callable[[Callable], Callable] = lambda take: take,
 ) -> Callable[[], Position]:
+    """Return a function that trains one more epoch in this process."""
+    return training(network, x, y, batch, threads, "local", None, loss, take)
+
+
+def training(
+    network: daskconv.Network,
+    x: np.ndarray,
+    y: np.ndarray,
+    batch: int,
+    threads: int,
+    transport: str,
+    client: Any,
+    loss: Any = "softmax_cross_entropy",
+    take: Callable[[Callable], Callable] = lambda take: take,
+) -> Callable[[], Position]:
     """Return a function that trains one more epoch, as Trainer.fit does but without setting up anew."""
     optimizer = daskconv.SGD(RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    trainer = daskconv.Trainer(network, optimizer=optimizer, loss=loss, transport="local")
+    trainer = daskconv.Trainer(network, optimizer=optimizer, loss=loss, transport=transport)
     program = trainer.program(x.shape[1:], batch)
     params = network.init(0, x.shape[1:])
     data = ArrayData(x, y, normalize=daskconv.Normalize.mean_image(x), batch_size=batch)
-    data.take = take(data.take)
+    if transport == "local":
+        data.take = take(data.take)
     statistics = network.init_statistics(x.shape[1:])
     state = TrainState(params, optimizer.init(params), statistics=statistics)
-    transport = open_transport("local", None, program, state, {"train": data}, threads)
+    opened = open_transport(transport, client, program, state, {"train": data}, threads)
     epochs = count()
-    return lambda: transport.run_epoch(next(epochs), lambda: False)
+    return lambda: opened.run_epoch(next(epochs), lambda: False)
 
 
 class Stopwatch:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from daskconv.graph.threads import one_thread_each
 from daskconv.plan import tree
-from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
@@ -183,11 +182,12 @@ def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:
 
 
 def chunks_ahead(
-    program: Program, data: Data, batches: Sequence[Indices], span: tree.Span, step: int
+    program: Program, data: Data, batches: Sequence[Indices], spans: Sequence[tree.Span], step: int
 ) -> Mapping[int, Any]:
-    """Return the chunks that a subtree of shards reads in a step and ahead of it, where a cluster holds them."""
+    """Return the chunks that subtrees of shards read in a step and ahead of it, where a cluster holds them."""
     steps = batches[step : step + data.ahead + 1]
-    return data.chunks([images for batch in steps for images in program.shard_indices(batch)[slice(*span)]])
+    shards = [program.shard_indices(batch) for batch in steps]
+    return data.chunks([images for row in shards for span in spans for images in row[slice(*span)]])
 
 
 def own_images(program: Program, data: Data, epoch: int, workers: int) -> list[list[Indices]]:
@@ -200,37 +200,24 @@ def own_images(program: Program, data: Data, epoch: int, workers: int) -> list[l
     return own
 
 
-# What a process keeps between the tasks of a run, by run and subtree: the epoch, and what reads ahead in it.
-_kept: dict[tuple[str, tree.Span], tuple[int, Ahead]] = {}
-_keeping = threading.Lock()
+class Kept:
+    """What reads ahead in a process from one task of a run to the next."""
 
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._ahead: Ahead | None = None
 
-def kept_ahead(
-    run: str, program: Program, data: Data, epoch: int, span: tree.Span, state: TrainState
-) -> Ahead:
-    """Return what reads ahead of the steps of a run on this process, from one task to the next."""
-    with _keeping:
-        before, ahead = _kept.get((run, span), (epoch, None))
-        if ahead is not None and (
-            before != epoch or ahead.data is not data or state.position.step < ahead.steps.start
-        ):
-            ahead.close()
-            ahead = None
-        if ahead is None:
-            ahead = steps_ahead(program, data, epoch, [span], state)
-            _kept[run, span] = epoch, ahead
-        return ahead
+    def of(
+        self, program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState
+    ) -> Ahead:
+        """Return what reads ahead of the steps that follow a state."""
+        if self._ahead is None or self._epoch != epoch or self._ahead.data is not data:
+            self.close()
+            self._epoch, self._ahead = epoch, steps_ahead(program, data, epoch, spans, state)
+        return self._ahead
 
-
-def kept_read(run: str) -> InputRead:
-    """Return what this process has read for a run."""
-    with _keeping:
-        found = [ahead.count.read for (of, _), (_, ahead) in _kept.items() if of == run]
-    return found[0] if found else InputRead()
-
-
-def close_kept(run: str) -> None:
-    """Let go of what this process keeps of a run."""
-    with _keeping:
-        for key in [key for key in _kept if key[0] == run]:
-            _kept.pop(key)[1].close()
+    def close(self) -> None:
+        """Let go of it."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = None

@@ -1,21 +1,20 @@
-"""The dask transport: subtrees of shards, and the update of every step, are tasks of a cluster.
+"""The dask transport: the sums of every step are tasks of a cluster, one a worker.
 
-A worker gets one task a step, the largest subtree of shards that is its own, and runs its blocks on its
-threads. No task changes its inputs, so a lost worker's tasks are computed again, to the same bits; what was
-scattered and died with its last holder, the driver places anew, and repeats the steps since its own copy.
+The state stays on the workers, each of which takes every step itself from the sums of all; so one hop is between a step
+and the next. The driver keeps a copy every few steps, where the chain of tasks also ends: Dask's scheduler remembers no
+more than that, and where a worker dies or joins, all begin anew from the copy, to the same bits.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from distributed import CancelledError, Client, Future, get_worker, wait
+from distributed import CancelledError, Client, Future, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError, sentence_of
@@ -23,31 +22,23 @@ from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState, add, update
-from daskconv.run.ahead import chunks_ahead, close_kept, kept_ahead, kept_read
-from daskconv.run.forward import forwarding, send_position
-from daskconv.run.loop import add_in_order, evaluate_blocks, subtree_sums
+from daskconv.plan.tasks import Data, Indices, Position, TrainState
+from daskconv.run import held
+from daskconv.run.ahead import chunks_ahead
+from daskconv.run.alike import check_alike
+from daskconv.run.forward import forwarding
+from daskconv.run.held import Lost, Progress
+from daskconv.run.loop import add_in_order
 from daskconv.run.transport import begin
 
 # Steps in flight: enough to hide the scheduler's latency, few enough to stop soon.
 _WINDOW = 4
-# The chain of updates is cut this often by a copy on the driver: the scheduler keeps no more steps than
-# that, and no more have to be repeated where workers take with them what Dask cannot compute again.
-_CUT = 50
+# Steps between two copies of the state on the driver: no more have to be repeated.
+_CHAIN = 50
+# Seconds without a result after which the driver looks whether its workers are still there.
+_LOOK = 1.0
 # Losses in a row that the driver makes up for, and seconds in which a worker has to come back.
 _LOSSES, _RETURN = 5, 60
-
-
-@dataclass
-class Progress:
-    """What one step hands to the next: the state, and the shards that each worker has computed."""
-
-    state: TrainState
-    owners: dict[str, set[int]]
-
-
-class _Lost(WorkerError):
-    """What the tasks build on died with the workers that held it."""
 
 
 class DaskTransport:
@@ -62,30 +53,50 @@ class DaskTransport:
         self.data = data
         self.run, self.placements = f"daskconv-{uuid4().hex[:12]}", 0
         # The newest state that the driver holds: nothing that workers lose is older.
-        self._root = Progress(state.copy(), {})
+        self._root = Progress(state.copy())
         self._keeping_on(self._place)
 
     def _place(self) -> None:
-        """Give every worker the program, the data and the root of the chain of updates."""
+        """Give every worker the program, the data and a copy of the driver's state."""
         self.placements += 1
-        self.workers = worker_addresses(self.client)
-        self._program = self._spread(self.program)
-        self._futures = {name: self._spread(item) for name, item in self.data.items()}
-        self._set_root(self._root)
+        self._present = worker_addresses(self.client)
+        check_alike(self.client, self._present)
+        # A worker without shards would have no part in the steps.
+        self.workers = self._present[: self.program.shards]
+        shares = tree.shares(self.program.shards, len(self.workers))
+        self._spans = [[span for span, owner in shares if owner == w] for w in range(len(self.workers))]
+        items = [self._spread(item) for item in (self.program, self._root, *self.data.values())]
+        program, root, *data = items
+        tasks = self._each(held.hold, program, root, list(self.data), data, self.threads, key="hold")
+        for task in tasks:
+            self._finished(task)
 
     def _spread(self, item: Any) -> Future:
-        """Return a future of an object that every worker holds, until Dask thins out the copies."""
+        """Return a future of an object that every worker holds."""
         try:
             return self.client.scatter([item], broadcast=True, hash=False)[0]
         except (CancelledError, OSError, TimeoutError) as error:
-            raise _Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
+            raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
-    def _set_root(self, progress: Progress) -> None:
-        """Begin the chain of updates anew from what the driver holds."""
-        self._root = progress
-        # Held until the next root: scattered data that no client holds is forgotten, and with it every
-        # later step that might have to be computed again.
-        self._root_future = self._progress = self._spread(progress)
+    @property
+    def _placement(self) -> str:
+        return f"{self.run}-{self.placements}"
+
+    def _each(self, function: Callable[..., Any], *args: Any, key: str) -> list[Future]:
+        """Submit a task for each worker."""
+        return [self._submit(w, function, *args, key=key) for w in range(len(self.workers))]
+
+    def _submit(self, worker: int, function: Callable[..., Any], *args: Any, key: str) -> Future:
+        """Submit a task for one worker; where that is gone another one says so."""
+        return self.client.submit(
+            function,
+            self.run,
+            self._placement,
+            *args,
+            key=f"{self._placement}-{key}-{worker}",
+            workers=[self.workers[worker]],
+            allow_other_workers=True,
+        )
 
     def _keeping_on(self, action: Callable[[], Any]) -> Any:
         """Return what the action returns; where workers took with them what it needs, place that anew and repeat it."""
@@ -94,74 +105,93 @@ class DaskTransport:
                 if losses > 1:
                     self._place()
                 return action()
-            except _Lost:
+            except Lost as error:
                 if losses > _LOSSES:
                     raise
+                # Its frames hold on to futures of what is lost.
+                error.with_traceback(None)
                 wait_for_a_worker(self.client)
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
         """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
         batches = self.data["train"].batches(epoch)
-        self._root = Progress(begin(self._root.state, epoch), self._root.owners)
-        self.workers = worker_addresses(self.client)
+        self._root.state = begin(self._root.state, epoch)
         with forwarding(self.client, self.run):
-            self._keeping_on(lambda: self._set_root(self._root))
             while self._root.state.position.step < len(batches) and not stopped():
                 self._keeping_on(lambda: self._run_chain(epoch, batches, stopped))
         return self._root.state.position
 
     def _run_chain(self, epoch: int, batches: Sequence[Indices], stopped: Callable[[], bool]) -> None:
-        """Submit steps from the root on, a few ahead of those that are done; the last one gives the new root."""
-        spans, waiting = self._spans(), deque[Future]()
-        self._progress = self._root_future
-        first = self._root.state.position.step
-        for step in range(first, min(first + _CUT, len(batches))):
-            if stopped():
-                break
-            self._submit(spans, epoch, step, batches)
-            waiting.append(self._progress)
+        """Run steps from the driver's copy on, a few ahead of those that are done; the end gives the new copy."""
+        if worker_addresses(self.client) != self._present:
+            self._place()
+        first, steps = self._root.state.position.step, len(batches)
+        parts, waiting = list[Future](), deque[list[Future]]()
+        step = first
+        while step < min(first + _CHAIN, steps) and not (parts and stopped()):
+            batch, place = batches[step], (epoch, step, steps)
+            key, data = f"step-{epoch}-{step}", self.data["train"]
+            parts = [
+                self._submit(
+                    w,
+                    held.compute_step,
+                    parts,
+                    spans,
+                    batch,
+                    dict(chunks_ahead(self.program, data, batches, spans, step)),
+                    place,
+                    key=key,
+                )
+                for w, spans in enumerate(self._spans)
+            ]
+            waiting.append(parts)
             if len(waiting) >= _WINDOW:
-                _finished(waiting.popleft())
-        self._set_root(_result(self._progress))
+                for part in waiting.popleft():
+                    self._finished(part)
+            step += 1
+        self._end_chain(parts, (epoch, step, steps))
 
-    def _spans(self) -> list[tuple[tree.Span, str]]:
-        """Return the subtrees of shards and the worker that each is meant for."""
-        return [(span, self.workers[w]) for span, w in tree.shares(self.program.shards, len(self.workers))]
-
-    def _submit(
-        self, spans: list[tuple[tree.Span, str]], epoch: int, step: int, batches: Sequence[Indices]
-    ) -> None:
-        """Submit one step; its progress becomes the next step's input."""
-        parts = [
-            self.client.submit(
-                _subtree,
-                self._program,
-                self._progress,
-                self._futures["train"],
-                dict(chunks_ahead(self.program, self.data["train"], batches, span, step)),
-                span,
-                batches[step],
-                epoch,
-                self.threads,
-                self.run,
-                key=f"{self.run}-{self.placements}-gradients-{epoch}-{step}-{span[0]}-{span[1]}",
-                workers=[worker],
-                allow_other_workers=True,
-            )
-            for span, worker in spans
+    def _end_chain(self, parts: list[Future], place: tuple[int, int, int]) -> None:
+        ends = [
+            self._submit(w, held.end_chain, parts, place, w == 0, key=f"end-{place[0]}-{place[1]}")
+            for w in range(len(self.workers))
         ]
-        self._progress = self.client.submit(
-            _finish,
-            self._program,
-            self._progress,
-            [span for span, _ in spans],
-            parts,
-            self.run,
-            len(batches),
-            key=f"{self.run}-{self.placements}-update-{epoch}-{step}",
-            workers=[spans[0][1]],
-            allow_other_workers=True,
-        )
+        root = self._result(ends[0])
+        for end in ends:
+            self._finished(end)
+        self._root = root
+
+    def _finished(self, future: Future) -> Future:
+        """Wait for a future; raise one sentence where it failed, Lost where a worker is gone."""
+        self._await(future)
+        if future.status == "error":
+            failure = future.exception()
+            if isinstance(failure, WorkerError):
+                raise failure
+            raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
+        if future.status != "finished":
+            raise Lost(f"The cluster lost a result ({future.status}): is the scheduler still there?")
+        return future
+
+    def _await(self, future: Future) -> None:
+        while True:
+            try:
+                wait(future, timeout=_LOOK)
+                return
+            except CancelledError as error:
+                raise Lost(f"The cluster lost a result that nothing can bring back: {error}") from error
+            except TimeoutError:
+                # Dask does not hand a task that waits for a worker which is gone to one that has joined.
+                gone = set(self.workers) - set(worker_addresses(self.client, none_is_fine=True))
+                if gone:
+                    raise Lost(f"{len(gone)} of {len(self.workers)} workers are gone.") from None
+
+    def _result(self, future: Future) -> Any:
+        """Return a future's result; another worker may die between the end of the task and the fetch."""
+        try:
+            return self._finished(future).result()
+        except CancelledError as error:
+            raise Lost(f"The cluster lost a result before it was fetched: {error}") from error
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set; each worker takes a run of its blocks."""
@@ -170,22 +200,19 @@ class DaskTransport:
     def _evaluate(self, data: str) -> NDArray[np.float64]:
         blocks = self.program.evaluate_blocks(len(self.data[data]))
         shares = even_parts(len(blocks), len(self.workers))
+        key = f"evaluate-{uuid4().hex[:12]}"
         futures = [
-            self.client.submit(
-                _evaluate,
-                self._program,
-                self._progress,
-                self._futures[data],
-                dict(self.data[data].chunks(blocks[start:stop])),
+            self._submit(
+                w,
+                held.evaluate,
+                data,
                 blocks[start:stop],
-                self.threads,
-                pure=False,
-                workers=[worker],
-                allow_other_workers=True,
+                dict(self.data[data].chunks(blocks[start:stop])),
+                key=key,
             )
-            for worker, (start, stop) in zip(self.workers, shares, strict=True)
+            for w, (start, stop) in enumerate(shares)
         ]
-        return add_in_order(np.concatenate([_result(future) for future in futures]))
+        return add_in_order(np.concatenate([self._result(future) for future in futures]))
 
     def state(self) -> TrainState:
         """Return a copy of the state at the end of the newest chain of steps."""
@@ -197,19 +224,19 @@ class DaskTransport:
 
     def read(self) -> dict[str, InputRead]:
         """Return what each worker has read since it got the data."""
-        return self.client.run(kept_read, self.run, on_error="ignore")
+        present = worker_addresses(self.client, none_is_fine=True)
+        return self.client.run(held.read, self.run, workers=present, on_error="ignore")
 
     def close(self) -> None:
-        """Release what the workers hold."""
-        self.client.run(close_kept, self.run, on_error="ignore")
-        for future in (self._program, self._progress, self._root_future, *self._futures.values()):
-            future.release()
+        """Drop what the workers hold."""
+        present = worker_addresses(self.client, none_is_fine=True)
+        self.client.run(held.let_go, self.run, workers=present, on_error="ignore")
 
 
-def worker_addresses(client: Client) -> list[str]:
+def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
     """Return the addresses of a client's workers, in the order of their names."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    if not workers:
+    if not workers and not none_is_fine:
         raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
     # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
     return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
@@ -223,86 +250,3 @@ def wait_for_a_worker(client: Client) -> None:
         raise WorkerError(
             f"All workers of the cluster are gone and none came back in {_RETURN} s: start some and fit again."
         ) from None
-
-
-def _subtree(
-    program: Program,
-    progress: Progress,
-    data: Data,
-    chunks: dict[int, NDArray],
-    span: tree.Span,
-    indices: Indices,
-    epoch: int,
-    threads: int,
-    run: str,
-) -> tuple[Partial, str]:
-    data.hold(span, chunks)
-    ahead = kept_ahead(run, program, data, epoch, span, progress.state)
-    parts = subtree_sums(program, progress.state, ahead, [span], indices, epoch, threads)
-    return parts[span], get_worker().address
-
-
-def _finish(
-    program: Program,
-    progress: Progress,
-    spans: list[tree.Span],
-    parts: list[tuple[Partial, str]],
-    run: str,
-    steps: int,
-) -> Progress:
-    """Join the subtrees and take the step, on copies."""
-    total = join((0, program.shards), {span: part for span, (part, _) in zip(spans, parts, strict=True)})
-    now = progress.state.position
-    state = update(program, progress.state, total, program.rate(now.epoch, now.step, steps), in_place=False)
-    owners = {worker: set(shards) for worker, shards in progress.owners.items()}
-    for span, (_, worker) in zip(spans, parts, strict=True):
-        owners.setdefault(worker, set()).update(range(*span))
-    send_position(run, state.position, steps)
-    return Progress(state, owners)
-
-
-def join(span: tree.Span, parts: Mapping[tree.Span, Partial]) -> Partial:
-    """Return a subtree's sums from those of its parts, added in the tree's order."""
-    if span in parts:
-        return parts[span]
-    left, right = tree.halves(span)
-    return add(join(left, parts), join(right, parts))
-
-
-def _evaluate(
-    program: Program,
-    progress: Progress,
-    data: Data,
-    chunks: dict[int, NDArray],
-    blocks: list[Indices],
-    threads: int,
-) -> NDArray[np.float64]:
-    data.hold("evaluate", chunks)
-    try:
-        return evaluate_blocks(program, progress.state, data, blocks, threads)
-    finally:
-        data.hold("evaluate", {})
-
-
-def _finished(future: Future) -> Future:
-    """Wait for a future; raise one sentence where it failed."""
-    try:
-        wait(future)
-    except CancelledError as error:
-        raise _Lost(f"The cluster lost a result that nothing can bring back: {error}") from error
-    if future.status == "error":
-        failure = future.exception()
-        if isinstance(failure, WorkerError):
-            raise failure
-        raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
-    if future.status != "finished":
-        raise _Lost(f"The cluster lost a result ({future.status}): is the scheduler still there?")
-    return future
-
-
-def _result(future: Future) -> Any:
-    """Return a future's result; another worker may die between the end of the task and the fetch."""
-    try:
-        return _finished(future).result()
-    except CancelledError as error:
-        raise _Lost(f"The cluster lost a result before it was fetched: {error}") from error

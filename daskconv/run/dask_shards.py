@@ -17,15 +17,17 @@ import numpy as np
 from distributed import CancelledError, Client, Future, wait
 from numpy.typing import NDArray
 
-from daskconv.errors import WorkerError
+from daskconv.errors import WorkerError, sentence_of
 from daskconv.plan.describe import moves_of
 from daskconv.plan.input import InputRead
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
-from daskconv.run.dask import sentence_of, wait_for_a_worker, worker_addresses
+from daskconv.run.alike import check_alike
+from daskconv.run.dask import wait_for_a_worker, worker_addresses
 from daskconv.run.exchange import Mesh, Parcels, Steps, owners_of
 from daskconv.run.forward import forwarding, send_position
+from daskconv.run.held import Lost
 from daskconv.run.local_shards import epoch_steps, evaluation
 from daskconv.run.shards import Shards, images_of_workers
 from daskconv.run.transport import begin
@@ -37,10 +39,6 @@ _LOSSES, _LOOK = 5, 1.0
 
 Outbox = dict[int, list[NDArray]]
 """By worker, the arrays for it, in order."""
-
-
-class _Lost(WorkerError):
-    """A worker died, or forgot where it was."""
 
 
 class DaskShards:
@@ -63,6 +61,7 @@ class DaskShards:
         self._close()
         self.workers = worker_addresses(self.client)[: self.split.shards]
         self.run, self._tasks = f"daskconv-{uuid4().hex[:12]}", 0
+        check_alike(self.client, self.workers)
         owners = owners_of(self.split.shards, len(self.workers))
         self.moves = moves_of(self.split, owners, self.program.vector_shapes)
         shared = self.client.scatter([self.program, dict(self.data)], broadcast=True, hash=False)
@@ -85,10 +84,10 @@ class DaskShards:
         try:
             return self.client.gather(futures)
         except (CancelledError, KeyError, OSError) as error:
-            raise _Lost(f"A result was lost before it was fetched: {error}") from error
+            raise Lost(f"A result was lost before it was fetched: {error}") from error
 
     def _wait(self, futures: list[Future]) -> None:
-        """Wait for tasks; raise _Lost as soon as one of the workers is gone."""
+        """Wait for tasks; raise Lost as soon as one of the workers is gone."""
         while True:
             try:
                 wait(futures, timeout=_LOOK)
@@ -96,7 +95,7 @@ class DaskShards:
             except TimeoutError:
                 gone = set(self.workers) - set(self.client.scheduler_info(n_workers=-1)["workers"])
                 if gone:
-                    raise _Lost(f"Worker {min(gone)} is gone.") from None
+                    raise Lost(f"Worker {min(gone)} is gone.") from None
         failures = [future.exception() for future in futures if future.status == "error"]
         for failure in failures:
             if isinstance(failure, WorkerError):
@@ -104,7 +103,7 @@ class DaskShards:
             if failure is not None and type(failure).__name__ not in ("KilledWorker", "FutureCancelledError"):
                 raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
         if failures or any(future.status != "finished" for future in futures):
-            raise _Lost("The cluster lost a task of a step.")
+            raise Lost("The cluster lost a task of a step.")
 
     def _keeping_on(self, action: Callable[[], Any]) -> Any:
         """Return what the action returns; where a worker was lost, begin anew from the driver's state."""
@@ -114,7 +113,7 @@ class DaskShards:
                 if losses or set(worker_addresses(self.client)[: self.split.shards]) != set(self.workers):
                     self._place()
                 return action()
-            except _Lost:
+            except Lost:
                 losses += 1
                 if losses > _LOSSES:
                     raise
@@ -248,7 +247,7 @@ def _go_on(
     """Go on to where arrays have to travel; return those, by worker, or None and the result at the end."""
     member = _members.get(run)
     if member is None or member.tasks != task - 1:
-        raise _Lost("A worker forgot where it was in a step.")
+        raise Lost("A worker forgot where it was in a step.")
     member.tasks = task
     if what[0] == "begin":
         member.work = _work(run, member, *what[1:])

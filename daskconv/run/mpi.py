@@ -24,6 +24,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run import replica
 from daskconv.run.ahead import own_images
+from daskconv.run.alike import check_alike
 from daskconv.run.dask import worker_addresses
 from daskconv.run.forward import forwarding
 from daskconv.run.loop import add_in_order
@@ -44,6 +45,7 @@ class MPITransport:
         self.run = f"daskconv-{uuid4().hex[:12]}"
         ranks = worker_ranks(client)
         self.workers = sorted(ranks, key=ranks.__getitem__)
+        check_alike(client, self.workers)
         futures = {name: client.scatter([item], broadcast=True, hash=False)[0] for name, item in data.items()}
         world = tuple(sorted(ranks.values()))
         names, items = list(futures), list(futures.values())

@@ -18,6 +18,7 @@ from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run import member
+from daskconv.run.alike import check_alike
 from daskconv.run.exchange import Mesh, owners_of
 from daskconv.run.mpi import MPITransport, options_of, results_of, worker_ranks
 from daskconv.run.shards import images_of_workers
@@ -36,6 +37,7 @@ class MPIShards(MPITransport):
         self.run = f"daskconv-{uuid4().hex[:12]}"
         ranks = worker_ranks(client)
         self.workers = sorted(ranks, key=ranks.__getitem__)[: program.split.shards]
+        check_alike(client, self.workers)
         world = tuple(ranks[worker] for worker in self.workers)
         shared = client.scatter([program, *data.values()], broadcast=True, hash=False)
         options, owners = options_of(threads, len(world)), owners_of(program.split.shards, len(world))

@@ -13,7 +13,7 @@ import pytest
 import daskconv
 from daskconv import Augmentation
 from daskconv.plan.input import InputCount
-from daskconv.run.ahead import Ahead, close_kept, kept_ahead
+from daskconv.run.ahead import Ahead, Kept
 from train.small import X, Y, bits, figures, fit, refuse, trainer
 
 
@@ -253,19 +253,19 @@ def test_a_number_of_steps_that_is_none_is_refused(given):
 
 
 def test_a_process_keeps_its_reader_between_the_tasks_of_a_run():
-    run = trainer()
+    run, kept = trainer(), Kept()
     program = run.program((8, 8, 1), 50)
     data = run._data(X, Y, "x", batch_size=50, shards=4)
     state = fit(trainer())._require_state()
 
-    def keep(epoch, data=data):
-        return kept_ahead("a run", program, data, epoch, (0, 4), state)
+    def of(epoch, data=data):
+        return kept.of(program, data, epoch, [(0, 4)], state)
 
-    first = keep(1)
-    assert keep(1) is first
-    assert keep(2) is not first
+    first = of(1)
+    assert of(1) is first
+    assert of(2) is not first
     other = run._data(X, Y, "x", batch_size=50, shards=4)
-    assert keep(2, other).data is other
-    close_kept("a run")
-    assert keep(2, other) is not first
-    close_kept("a run")
+    assert of(2, other).data is other
+    kept.close()
+    assert of(2, other) is not first
+    kept.close()
