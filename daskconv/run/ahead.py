@@ -215,6 +215,7 @@ def kept_ahead(
             before != epoch or ahead.data is not data or state.position.step < ahead.steps.start
         ):
             ahead.close()
+            _count_on(run, ahead.data, data)
             ahead = None
         if ahead is None:
             ahead = steps_ahead(program, data, epoch, [span], state)
@@ -222,11 +223,19 @@ def kept_ahead(
         return ahead
 
 
+def _count_on(run: str, before: Data, data: Data) -> None:
+    """Go on counting where Dask has dropped this worker's copy of the data and brought it another."""
+    known = [ahead.data for (of, _), (_, ahead) in _kept.items() if of == run]
+    if all(item is not data for item in known):
+        read = before.count.read
+        data.count.add(read.images, read.nbytes, read.seconds)
+
+
 def kept_read(run: str) -> InputRead:
     """Return what this process has read for a run."""
     with _keeping:
         found = [ahead.count.read for (of, _), (_, ahead) in _kept.items() if of == run]
-    return found[0] if found else InputRead()
+    return max(found, key=lambda read: read.images, default=InputRead())
 
 
 def close_kept(run: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 import daskconv
 from daskconv import Augmentation
-from daskconv.plan.input import InputCount
-from daskconv.run.ahead import Ahead, close_kept, kept_ahead
+from daskconv.plan.input import InputCount, InputRead
+from daskconv.run.ahead import Ahead, close_kept, kept_ahead, kept_read
 from train.small import X, Y, bits, figures, fit, refuse, trainer
 
 
@@ -264,8 +264,12 @@ def test_a_process_keeps_its_reader_between_the_tasks_of_a_run():
     first = keep(1)
     assert keep(1) is first
     assert keep(2) is not first
+    data.count.add(images=70, nbytes=700)
     other = run._data(X, Y, "x", batch_size=50, shards=4)
     assert keep(2, other).data is other
+    other.count.add(images=5)
+    assert (kept_read("a run").images, kept_read("a run").nbytes) == (75, 700), "another copy counts on"
+    assert kept_read("another run") == InputRead()
     close_kept("a run")
     assert keep(2, other) is not first
     close_kept("a run")
