@@ -75,7 +75,8 @@ class DaskTransport:
         """Return a future of an object that every worker holds."""
         try:
             return self.client.scatter([item], broadcast=True, hash=False)[0]
-        except (CancelledError, OSError, TimeoutError) as error:
+        except (CancelledError, OSError, TimeoutError, KeyError) as error:
+            # A KeyError is the scheduler's own, where a worker goes while the copies are made.
             raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
     @property

@@ -71,11 +71,12 @@ def hold(
     threads: int,
 ) -> None:
     """Begin a run, or begin it anew, from a copy of the driver's state."""
+    named = dict(zip(names, data, strict=True))
     if (before := _held.get((run, get_worker().address))) is not None:
         before.ahead.close()
-    _held[run, get_worker().address] = Held(
-        placement, program, dict(zip(names, data, strict=True)), threads, progress.copy()
-    )
+        read = before.data["train"].count.read
+        named["train"].count.add(read.images, read.nbytes, read.seconds)
+    _held[run, get_worker().address] = Held(placement, program, named, threads, progress.copy())
 
 
 def let_go(run: str, dask_worker: Any) -> None:
