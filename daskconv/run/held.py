@@ -72,7 +72,8 @@ def hold(
 ) -> None:
     """Begin a run, or begin it anew, from a copy of the driver's state."""
     named = dict(zip(names, data, strict=True))
-    if (before := _held.get((run, get_worker().address))) is not None:
+    before = _held.get((run, get_worker().address))
+    if before is not None and "train" in named:
         before.ahead.close()
         read = before.data["train"].count.read
         named["train"].count.add(read.images, read.nbytes, read.seconds)

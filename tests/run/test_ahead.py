@@ -147,6 +147,9 @@ def test_a_thread_that_nobody_needs_ends_and_another_takes_its_place(read, monke
         settled(ahead)
         while ahead._thread is not None:
             time.sleep(0.001)
+    deadline = time.monotonic() + 5
+    while readers() and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert not readers()
     assert {first for name, first in source.read if name == "daskconv-ahead"} >= {10, 15, 20, 25}
 
