@@ -43,15 +43,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, help="rows and columns of a chunk; half the image")
     parser.add_argument("--kernels", type=int, nargs="+", default=[3, 7, 31], help="their rows and columns")
     parser.add_argument("--rounds", type=int, help="paired runs; 7, or 2 with --quick and for large kernels")
-    parser.add_argument("--scene", type=int, help="rows and columns of the scene; 4096, or 512 with --quick")
-    parser.add_argument("--tile", type=int, help="its tiles; 512, or 128 with --quick")
+    parser.add_argument("--scene", type=int, help="rows and columns of the scene; 4096, or 200 with --quick")
+    parser.add_argument("--tile", type=int, help="its tiles; 512, or 100 with --quick")
     parser.add_argument("--width", type=int, default=32, help="filters of the network's layers")
     args = parser.parse_args()
     args.size = args.size or (600 if args.quick else 8192)
     args.chunk = args.chunk or args.size // 2
     args.rounds = args.rounds or (2 if args.quick else 7)
-    args.scene = args.scene or (512 if args.quick else 4096)
-    args.tile = args.tile or (128 if args.quick else 512)
+    args.scene = args.scene or (200 if args.quick else 4096)
+    args.tile = args.tile or (100 if args.quick else 512)
     return args
 
 

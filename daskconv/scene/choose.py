@@ -28,8 +28,8 @@ Pair = tuple[int, int]
 # Sides among which "auto" chooses; and about how long the side of a chunk of the result is.
 _SIDES = (2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)
 _CHUNK = 1024
-# Chunks of a small scene for each task that runs at once.
-_CHUNKS_EACH = 4
+# Chunks of a small scene for each task that runs at once, and the side of the least that is worth a task.
+_CHUNKS_EACH, _LEAST = 4, 256
 # Layers whose outputs do not stay in cache, or in memory that the allocator keeps, take so much longer.
 _CACHED, _SLOWER = 24_000_000, 1.25
 # Operations below which one run is not worth its calls of Python.
@@ -179,7 +179,7 @@ def _sides(field: Field) -> list[Pair]:
 def _chunk(scene: Scene, limit: Limit) -> int:
     """Return about how long the side of a chunk is: small scenes are cut so that every task at once has some."""
     pixels = prod(scene.shape[:3]) // (_CHUNKS_EACH * limit.at_once if limit.at_once > 1 else 1)
-    return max(1, min(_CHUNK, isqrt(pixels)))
+    return min(_CHUNK, max(_LEAST, isqrt(pixels)))
 
 
 def _group(tile: Pair, batch: Any, chunk: int) -> Pair:

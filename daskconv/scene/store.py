@@ -81,7 +81,8 @@ def store(
     whole = Path(path).expanduser().absolute()
     part = whole.with_name(f"{whole.name}.partial")
     _check_target(whole, part, overwrite or resume)
-    if resume and whole.exists():
+    # Beside a store that is whole there is a part where overwriting it was begun.
+    if resume and whole.exists() and not part.exists():
         _check_same(whole, data)
         return _read(whole, array)
     with _disk(part):

@@ -50,7 +50,7 @@ def test_a_map(folder):
         folder, "map.safetensors", "scene.zarr", "--out", "map.zarr", "--tile", 64, "--precision", "exact"
     )
     assert (code, err) == (0, "")
-    assert "chunks 1/1" in out and out.endswith("wrote 300 x 400 x 2 scores to map.zarr\n")
+    assert "chunks 4/4" in out and out.endswith("wrote 300 x 400 x 2 scores to map.zarr\n")
     assert difference(zarr.open_array(folder / "map.zarr", mode="r")[...], whole(folder)) < 1e-6
     again = ("map.safetensors", "scene.zarr", "--out", "map.zarr", "--tile", 64, "--precision", "exact")
     assert predict(folder, *again) == (2, predict(folder, *again)[1], f"Error: {folder}/map.zarr exists: set overwrite "
