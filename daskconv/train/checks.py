@@ -11,6 +11,7 @@ import numpy as np
 
 from daskconv.errors import InputError, check_count
 from daskconv.nn.losses import SPECS
+from daskconv.plan.partition import DEFAULT_SHARDS
 from daskconv.plan.program import Program
 from daskconv.train.data import ArrayData
 
@@ -39,8 +40,10 @@ def check_average(average: float | None) -> float | None:
     return average
 
 
-def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
-    """Raise InputError where a step has more images than there are, or no epoch is left to do."""
+def check_length(
+    batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1, shards: int = 1
+) -> None:
+    """Raise InputError where a step has more images, or shards, than there are images, or no epoch is left to do."""
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         check_count(value, name)
     if batch_size > images:
@@ -49,6 +52,11 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
         raise InputError(
             f"accumulate is {accumulate} and batch_size {batch_size} but there are {images} images: "
             "a step takes so many batches, so use fewer."
+        )
+    # A shard or two of the default's may be empty: whoever trains on three images asked for none.
+    if shards > max(images, DEFAULT_SHARDS):
+        raise InputError(
+            f"The plan has {shards} shards but there are {images} images: use at most that many."
         )
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")

@@ -332,7 +332,8 @@ class Trainer:
 
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
-        checks.check_length(batch_size, epochs, len(x), self.position.epoch, self.accumulate)
+        done, shards = self.position.epoch, self.plan.layout.n
+        checks.check_length(batch_size, epochs, len(x), done, self.accumulate, shards)
         shape = image_shape(x)
         if self._model is not None and self._model.input_shape not in ((), shape):
             raise InputError(f"The images are {shape} but training began with {self._model.input_shape}.")

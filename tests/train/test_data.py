@@ -227,6 +227,18 @@ def test_bad_data_is_one_sentence_before_anything_is_trained(options, sentence):
     assert not seen
 
 
+def test_more_shards_than_images_are_refused():
+    few = trainer(TINY, shards=9)
+    refuse(
+        "The plan has 9 shards but there are 8 images: use at most that many",
+        fit,
+        few,
+        x=X[:8],
+        y=Y[:8],
+        batch_size=8,
+    )
+
+
 def test_evaluating_checks_its_data_too():
     run = fit(trainer())
     refuse(r"x has images \(8, 6, 1\) but the network is for \(8, 8, 1\)", run.evaluate, X[:, :, :6], Y)
