@@ -13,6 +13,7 @@ import numpy as np
 from daskconv.errors import InputError, check_count
 from daskconv.nn.layers.base import Shape
 from daskconv.nn.losses import SPECS
+from daskconv.plan.plans import DEFAULT_SHARDS
 from daskconv.plan.program import Program
 from daskconv.train.data import ArrayData
 from daskconv.train.normalize import Normalize
@@ -57,8 +58,9 @@ def check_pair(validation_data: tuple[Any, Any]) -> tuple[Any, Any]:
     return validation_data
 
 
-def check_length(batch_size: int, epochs: int, images: int, done: int, accumulate: int = 1) -> None:
-    """Raise InputError where a step has more images than there are, or no epoch is left to do."""
+def check_length(trainer: Trainer, batch_size: int, epochs: int, images: int) -> None:
+    """Raise InputError where a step has more images, or shards, than there are images, or no epoch is left to do."""
+    done, accumulate, shards = trainer.position.epoch, trainer.accumulate, trainer.plan.layout.n
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         check_count(value, name)
     if batch_size > images:
@@ -67,6 +69,11 @@ def check_length(batch_size: int, epochs: int, images: int, done: int, accumulat
         raise InputError(
             f"accumulate is {accumulate} and batch_size {batch_size} but there are {images} images: "
             "a step takes so many batches, so use fewer."
+        )
+    # A shard or two of the default's may be empty: whoever trains on three images asked for none.
+    if shards > max(images, DEFAULT_SHARDS):
+        raise InputError(
+            f"The plan splits n into {shards} parts but there are {images} images: use at most that many."
         )
     if epochs <= done:
         raise InputError(f"epochs is {epochs} but {done} are done: give the total to reach.")

@@ -338,7 +338,7 @@ class Trainer:
 
     def _check_fit(self, x: Any, batch_size: int, epochs: int) -> Program:
         """Return the Program; raise InputError for what cannot be trained. Nothing of the trainer changes."""
-        checks.check_length(batch_size, epochs, len(x), self.position.epoch, self.accumulate)
+        checks.check_length(self, batch_size, epochs, len(x))
         checks.check_shape(image_shape(x), self._model, self.preprocess, began=self._state is not None)
         return self.program(image_shape(x), batch_size)
 

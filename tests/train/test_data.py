@@ -347,6 +347,18 @@ def test_bad_data_is_one_sentence_before_anything_is_trained(options, sentence):
     assert not seen
 
 
+def test_more_shards_than_images_are_refused():
+    few = trainer(TINY, shards=9)
+    refuse(
+        "The plan splits n into 9 parts but there are 8 images: use at most that many",
+        fit,
+        few,
+        x=X[:8],
+        y=Y[:8],
+        batch_size=8,
+    )
+
+
 def test_evaluating_checks_its_data_too():
     run = fit(trainer())
     refuse(
