@@ -37,6 +37,7 @@ OPTIONS = {
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
     "layer_share.py": [],
     "predict_scene.py": ["--tile", "160"],
+    "scaling.py": ["--plans", "hybrid", "spatial"],
 }
 PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_parallel.py", "bench_train.py"}
 NEED_DATA = ("cifar10_quick.py", "image_nets.py")

@@ -54,8 +54,26 @@ def training(
     take: Callable[[Callable], Callable] = lambda take: take,
 ) -> Callable[[], Position]:
     """Return a function that trains one more epoch, as Trainer.fit does but without setting up anew."""
+    opened = opened_transport(network, x, y, batch, threads, transport, client, loss, take)
+    epochs = count()
+    return lambda: opened.run_epoch(next(epochs), lambda: False)
+
+
+def opened_transport(
+    network: daskconv.Network,
+    x: np.ndarray,
+    y: np.ndarray,
+    batch: int,
+    threads: int,
+    transport: str,
+    client: Any,
+    loss: Any = "softmax_cross_entropy",
+    take: Callable[[Callable], Callable] = lambda take: take,
+    plan: Any = "data",
+) -> Any:
+    """Return a transport that holds all it needs to train."""
     optimizer = daskconv.SGD(RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    trainer = daskconv.Trainer(network, optimizer=optimizer, loss=loss, transport=transport)
+    trainer = daskconv.Trainer(network, optimizer=optimizer, loss=loss, transport=transport, plan=plan)
     program = trainer.program(x.shape[1:], batch)
     params = network.init(0, x.shape[1:])
     data = ArrayData(x, y, normalize=daskconv.Normalize.mean_image(x), batch_size=batch)
@@ -63,9 +81,7 @@ def training(
         data.take = take(data.take)
     statistics = network.init_statistics(x.shape[1:])
     state = TrainState(params, optimizer.init(params), statistics=statistics)
-    opened = open_transport(transport, client, program, state, {"train": data}, threads)
-    epochs = count()
-    return lambda: opened.run_epoch(next(epochs), lambda: False)
+    return open_transport(transport, client, program, state, {"train": data}, threads)
 
 
 class Stopwatch:

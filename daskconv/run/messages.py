@@ -60,7 +60,9 @@ class Pending:
         """Wait until the exchange has ended; raise WorkerError where a rank failed."""
         self.awaited = True
         self.messages.look_soon()
+        started = time.monotonic()
         self._ended.wait()
+        self.messages.traffic.seconds += time.monotonic() - started
         if self.messages.failure is not None:
             raise self.messages.failure
 
@@ -71,10 +73,11 @@ class Pending:
 
 @dataclass
 class Traffic:
-    """What one rank has sent: messages and bytes to each other rank."""
+    """What one rank has sent, messages and bytes to each other rank, and the seconds in which it waited for others."""
 
     messages: Counter[int] = field(default_factory=Counter)
     nbytes: Counter[int] = field(default_factory=Counter)
+    seconds: float = 0.0
 
     def add(self, rank: int, nbytes: int) -> None:
         """Count one message."""

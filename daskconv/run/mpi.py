@@ -138,6 +138,10 @@ class MPITransport:
         found = enumerate(self._call_all(self.tasks.traffic_of))
         return {(sender, to): sent for sender, row in found for to, sent in row.items()}
 
+    def waited(self) -> list[float]:
+        """Return the seconds in which each worker waited for others: for their messages, or for these to travel."""
+        return self._call_all(self.tasks.waited)
+
 
 def options_of(threads: int, workers: int) -> replica.Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""

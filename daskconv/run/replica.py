@@ -168,6 +168,11 @@ def traffic_of(run: str) -> dict[int, tuple[int, int]]:
     return {rank: (count, traffic.nbytes[rank]) for rank, count in sorted(traffic.messages.items())}
 
 
+def waited(run: str) -> float:
+    """Return the seconds in which this rank waited for others."""
+    return _replicas[run].traffic.seconds
+
+
 def close_replica(run: str) -> None:
     """Drop this rank's part of a run."""
     replica = _replicas.pop(run, None)

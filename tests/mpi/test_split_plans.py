@@ -9,22 +9,27 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import fifty_steps  # noqa: E402
 import recipes  # noqa: E402
 import split_plans  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def said(mpiexec):
+def lines_of(mpiexec, script, timeout):
     result = subprocess.run(
-        [mpiexec, "-n", "6", sys.executable, str(HERE / "split_plans.py")],
+        [mpiexec, "-n", "6", sys.executable, str(HERE / script)],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=timeout,
         cwd=HERE,
         stdin=subprocess.DEVNULL,
     )
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def said(mpiexec):
+    return lines_of(mpiexec, "split_plans.py", 180)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +64,14 @@ def test_no_worker_holds_the_whole_of_what_is_split(rows):
 
 def test_the_failure_of_one_worker_ends_all_with_its_sentence(said):
     assert "the layer gave up" in said[0]["failure"] and said[0]["failure"].startswith("Worker 3 of 4 failed")
+
+
+@pytest.mark.slow
+def test_fifty_steps_end_in_the_same_bits_on_every_transport_and_number_of_workers(mpiexec):
+    rows = lines_of(mpiexec, "fifty_steps.py", 1700)
+    runs = [(case, plan) for case, (_, _, some) in fifty_steps.CASES.items() for plan in some]
+    assert len(rows) == 8 * len(runs)
+    for case, plan in runs:
+        named = {"case": case, "plan": plan.name, "synchronize": plan.synchronize}
+        mine = [row["digest"] for row in rows if row.items() >= named.items()]
+        assert len(mine) == 8 and set(mine) == {fifty_steps.trained(case, plan, "local")}, named
