@@ -16,7 +16,8 @@ from daskconv.graph.threads import execute, one_thread_each
 from daskconv.nn import passes
 from daskconv.nn.layers import Outputs
 from daskconv.nn.layers.base import Context
-from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.boxes import contains, edges_of, shape_of, slices
+from daskconv.plan.exchange import Exchange
 from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.split import Split, Stage
@@ -216,10 +217,24 @@ class Batch:
             )
             for shard in self.mine:
                 self.values[shard].update(got[shard])
+                for exchange, (_, array) in zip(stage.exchanges, got[shard], strict=True):
+                    self._share(shard, exchange, array)
             self.shards.run(partial(self._run, number, stage))
             for name in self.split.done_after[number]:
                 for shard in self.mine:
                     self.values[shard].pop(name, None)
+
+    def _share(self, shard: int, exchange: Exchange, array: NDArray) -> None:
+        """Let what ReLUs keep for the way back be a view of the values with their halo, which are there once then."""
+        value, halo = exchange.sources[shard], exchange.dests[shard]
+        if not self.training or exchange.sums or not contains(halo, value):
+            return
+        kept = self.values[shard][exchange.value]
+        view = array[slices(value, halo, self.edges if exchange.batched else None)]
+        for saved, _ in self.saved[shard].values():
+            for node, (tail, tape, y) in saved.items():
+                if y is kept:
+                    saved[node] = tail, tape, view
 
     def _run(self, number: int, stage: Stage, shard: int) -> None:
         run, values = stage.runs[shard], self.values[shard]
