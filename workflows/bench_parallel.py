@@ -82,7 +82,7 @@ def main() -> None:
     if find_spec("torch") is None:
         raise SystemExit("This compares with PyTorch: pip install 'daskconv[bench]'.")
     rows = [row(args, name) for name in args.nets]
-    title = f"Images a second with {WORKERS} workers; ratios of medians of {args.rounds} rounds"
+    title = f"Images a second with {WORKERS} workers; medians of {args.rounds} rounds, ratios round by round"
     show(title, rows)
     print(
         "over_ddp: against DDP in its better layout. efficiency: of mpi against two workers that exchange nothing."
