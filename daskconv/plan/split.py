@@ -131,14 +131,16 @@ class Split:
                     found.setdefault(tuple(holders), []).append((name, box))
         return {holders: found[holders] for holders in sorted(found)}
 
-    def groups_read(self, shards: Iterable[int]) -> list[tuple[int, int]]:
-        """Return the groups of images, and of targets, that some shards take, each once."""
-        shards = list(shards)
-        groups = dict.fromkeys(boxes[shard][0] for shard in shards for boxes in self.reads.values())
+    def parts_read(self, shards: Iterable[int]) -> list[tuple[tuple[int, int], Box]]:
+        """Return what some shards read, each once: groups of images with targets, and which part of the images."""
+        shards, found = list(shards), dict[tuple[tuple[int, int], Box], None]()
         for shard in shards:
-            if not any(first <= shard < last for first, last in groups):
-                groups[shard, shard + 1] = None
-        return list(groups)
+            for boxes in self.reads.values():
+                found[boxes[shard][0], boxes[shard][1:]] = None
+        for shard in shards:
+            if not any(first <= shard < last for (first, last), _ in found):
+                found[(shard, shard + 1), next(iter(found))[1]] = None
+        return list(found)
 
     @cached_property
     def done_after(self) -> tuple[tuple[str, ...], ...]:

@@ -14,6 +14,7 @@ from daskconv.errors import WorkerError
 from daskconv.nn.layers.base import Arrays, Context
 
 if TYPE_CHECKING:
+    from daskconv.plan.boxes import Box
     from daskconv.plan.input import InputCount
     from daskconv.plan.program import Program
 
@@ -37,8 +38,13 @@ class Data(Protocol):
     ahead: int
     count: InputCount
 
-    def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
-        """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training."""
+    def take(
+        self, indices: Indices, epoch: int | None = None, box: Box | None = None
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return normalised images (n, h, w, c), targets (n, ...), weights (n,); augmented for an epoch of training.
+
+        Of a ``box``, ranges along h, w and c, only that part of the images.
+        """
 
     def chunks(self, indices: Sequence[Indices]) -> Mapping[int, Any]:
         """Return the futures of the chunks of some images, where a cluster holds these: tasks have to be given them."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from daskconv.graph.threads import one_thread_each
 from daskconv.plan import tree
+from daskconv.plan.boxes import Box
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
@@ -28,7 +29,8 @@ _NICE = 10
 _IDLE = 10.0  # seconds
 
 
-_Name = tuple[int, int]
+Block = tuple[Indices, Box | None]
+_Name = tuple[int, int, Any]
 
 
 class Ahead:
@@ -38,17 +40,17 @@ class Ahead:
     ----------
     data : Data
     blocks_of : function
-        The blocks of a step, by its number.
+        The blocks of a step, by its number: images, and which part of them, None for all.
     steps : range
         The steps, in order.
     """
 
-    def __init__(self, data: Data, blocks_of: Callable[[int], list[Indices]], steps: range) -> None:
+    def __init__(self, data: Data, blocks_of: Callable[[int], list[Block]], steps: range) -> None:
         self.data, self.blocks_of, self.steps = data, blocks_of, steps
         self.ahead, self.count = data.ahead, data.count
         self._planned = steps.start
         self._step_of: dict[_Name, int] = {}
-        self._left: dict[_Name, tuple[Indices, int | None]] = {}
+        self._left: dict[_Name, tuple[Indices, int | None, Box | None]] = {}
         self._begun: dict[_Name, Future[Any]] = {}
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -69,22 +71,25 @@ class Ahead:
         """Return the image numbers of each step of an epoch."""
         return self.data.batches(epoch)
 
-    def take(self, indices: Indices, epoch: int | None = None) -> Any:
+    def take(self, indices: Indices, epoch: int | None = None, box: Box | None = None) -> Any:
         """Return a block's images, targets and weights, and let the thread read the blocks of the next step."""
         if not len(indices):
-            return self.data.take(indices, epoch)
+            return self._read_now(indices, epoch, box)
         started = perf_counter()
         with self._change:
-            block = _name(indices)
+            block = _name(indices, box)
             self._plan(self._step_of.get(block, self.steps.start), epoch)
             self._step_of.pop(block, None)
             self._left.pop(block, None)
             found = self._begun.pop(block, None)
             self._start()
         try:
-            return self.data.take(indices, epoch) if found is None else found.result()
+            return self._read_now(indices, epoch, box) if found is None else found.result()
         finally:
             self.count.add(seconds=perf_counter() - started)
+
+    def _read_now(self, indices: Indices, epoch: int | None, box: Box | None) -> Any:
+        return self.data.take(indices, epoch) if box is None else self.data.take(indices, epoch, box)
 
     def close(self) -> None:
         """Return once the thread has ended."""
@@ -97,10 +102,10 @@ class Ahead:
     def _plan(self, step: int, epoch: int | None) -> None:
         """Let the blocks be read of steps that come soon; forget those of steps that were left out."""
         while self._planned < min(step + self.ahead + 1, self.steps.stop):
-            for indices in self.blocks_of(self._planned):
+            for indices, box in self.blocks_of(self._planned):
                 if len(indices):
-                    self._left[_name(indices)] = indices, epoch
-                    self._step_of[_name(indices)] = self._planned
+                    self._left[_name(indices, box)] = indices, epoch, box
+                    self._step_of[_name(indices, box)] = self._planned
             self._planned += 1
         for block in [block for block, of in self._step_of.items() if of < step - 1]:
             for known in (self._step_of, self._left, self._begun):
@@ -117,27 +122,27 @@ class Ahead:
         _step_back()
         with one_thread_each():
             while (claimed := self._claim()) is not None:
-                block, indices, epoch = claimed
+                block, indices, epoch, box = claimed
                 try:
-                    block.set_result(self.data.take(indices, epoch))
+                    block.set_result(self._read_now(indices, epoch, box))
                 except BaseException as error:
                     block.set_exception(error)
 
-    def _claim(self) -> tuple[Future[Any], Indices, int | None] | None:
+    def _claim(self) -> tuple[Future[Any], Indices, int | None, Box | None] | None:
         with self._change:
             self._change.wait_for(lambda: self._left or self._closed, _IDLE)
             if self._closed or not self._left:
                 self._thread = None
                 return None
             block = next(iter(self._left))
-            indices, epoch = self._left.pop(block)
+            indices, epoch, box = self._left.pop(block)
             self._begun[block] = Future()
-            return self._begun[block], indices, epoch
+            return self._begun[block], indices, epoch, box
 
 
-def _name(indices: Indices) -> _Name:
+def _name(indices: Indices, box: Box | None) -> _Name:
     """Return a block's name: no image comes twice in the same epoch, but blocks may begin with the same one."""
-    return int(indices[0]), len(indices)
+    return int(indices[0]), len(indices), box
 
 
 def _step_back() -> None:
@@ -165,11 +170,10 @@ def steps_ahead(program: Program, data: Data, epoch: int, spans: list[tree.Span]
     """Return the data, which reads ahead of the steps that follow a state; close it in the end."""
     batches = data.batches(epoch)
 
-    def blocks_of(step: int) -> list[Indices]:
+    def blocks_of(step: int) -> list[Block]:
         shards = program.shard_indices(batches[step])
-        return [
-            block for span in spans for shard in range(*span) for block in program.blocks_of(shards[shard])
-        ]
+        own = [shards[shard] for span in spans for shard in range(*span)]
+        return [(block, None) for indices in own for block in program.blocks_of(indices)]
 
     first = begin(state, epoch).position.step
     return Ahead(data, blocks_of, range(first, len(batches) if data.ahead else first))
@@ -178,7 +182,9 @@ def steps_ahead(program: Program, data: Data, epoch: int, spans: list[tree.Span]
 def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:
     """Return the data, which reads blocks ahead of threads that take them in turn; close it in the end."""
     steps = range(-(-len(blocks) // threads) if data.ahead else 0)
-    return Ahead(data, lambda step: list(blocks[step * threads : (step + 1) * threads]), steps)
+    return Ahead(
+        data, lambda step: [(block, None) for block in blocks[step * threads : (step + 1) * threads]], steps
+    )
 
 
 def chunks_ahead(

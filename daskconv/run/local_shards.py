@@ -73,7 +73,7 @@ def epoch_steps(
     pieces.position = begin(TrainState({}, {}, pieces.position), epoch).position
     steps = range(pieces.position.step, until or len(batches))
     with closing(
-        Ahead(data, lambda step: shards.images(batches[step]), steps if data.ahead else steps[:0])
+        Ahead(data, lambda step: shards.blocks(batches[step]), steps if data.ahead else steps[:0])
     ) as ahead:
         while pieces.position.step < steps.stop and not stop:
             step = pieces.position.step

@@ -16,7 +16,7 @@ from daskconv.graph.threads import execute, one_thread_each
 from daskconv.nn import passes
 from daskconv.nn.layers import Outputs
 from daskconv.nn.layers.base import Context
-from daskconv.plan.boxes import contains, edges_of, shape_of, slices
+from daskconv.plan.boxes import Box, contains, edges_of, shape_of, slices
 from daskconv.plan.exchange import Exchange
 from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
@@ -71,9 +71,10 @@ class Shards:
         with one_thread_each():
             return dict(zip(shards, execute(graph, shards, self.threads), strict=True))
 
-    def images(self, indices: Indices) -> list[Indices]:
-        """Return the runs of a batch's images that this worker takes."""
-        return images_of(self.split, self.mesh.mine, indices)
+    def blocks(self, indices: Indices) -> list[tuple[Indices, Box | None]]:
+        """Return the runs of a batch's images that this worker takes, and which part of each."""
+        boxes = [box for _, box in self.split.parts_read(self.mesh.mine)]
+        return list(zip(images_of(self.split, self.mesh.mine, indices), boxes, strict=True))
 
     @cached_property
     def buckets(self) -> dict[Holders, list[Key]]:
@@ -145,7 +146,7 @@ class Shards:
 def images_of(split: Split, shards: Sequence[int], indices: Indices) -> list[Indices]:
     """Return the runs of a batch's images that some shards take."""
     edges = edges_of(len(indices), split.shards)
-    return [indices[edges[first] : edges[last]] for first, last in split.groups_read(shards)]
+    return [indices[edges[first] : edges[last]] for (first, last), _ in split.parts_read(shards)]
 
 
 def images_of_workers(
@@ -176,8 +177,9 @@ class Batch:
         self.data, self.indices, self.epoch, self.training = data, indices, epoch, training
         self.mine = shards.mesh.mine
         self.edges = edges_of(len(indices), self.split.shards)
-        groups = self.split.groups_read(self.mine)
-        self.taken = dict(zip(groups, map(self._take, groups), strict=True))
+        self.taken = {
+            (groups, box): self._take(groups, box) for groups, box in self.split.parts_read(self.mine)
+        }
         self.values: dict[int, dict[str, Any]] = {shard: self._read(shard) for shard in self.mine}
         self.targets = {shard: self._targets(shard) for shard in self.mine}
         self.taken.clear()
@@ -186,25 +188,22 @@ class Batch:
         self.grads = shards.run(lambda shard: shards.vectors(shard)) if training else {}
         self.params = shards.run(lambda shard: shards.pieces.of(shard))
 
-    def _take(self, groups: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
-        """Return the images, targets and weights of some groups."""
-        return self.data.take(self.indices[self.edges[groups[0]] : self.edges[groups[1]]], self.epoch)
+    def _take(self, groups: tuple[int, int], box: Box) -> tuple[NDArray, NDArray, NDArray]:
+        """Return a part of the images, targets and weights of some groups."""
+        return self.data.take(self.indices[self.edges[groups[0]] : self.edges[groups[1]]], self.epoch, box)
 
     def _read(self, shard: int) -> dict[str, Any]:
-        """Return what a shard reads of the images, copied where that lets go of the rest of them."""
-        found = {}
-        for name, boxes in self.split.reads.items():
-            groups, *sides = boxes[shard]
-            images = self.taken[groups][0]
-            found[name] = np.ascontiguousarray(images[(slice(None), *(slice(*side) for side in sides))])
-        return found
+        """Return what a shard reads of the images."""
+        return {
+            name: self.taken[boxes[shard][0], boxes[shard][1:]][0] for name, boxes in self.split.reads.items()
+        }
 
     def _targets(self, shard: int) -> tuple[NDArray, NDArray]:
         """Return the targets and weights of a shard's group."""
-        groups = next(groups for groups in self.taken if groups[0] <= shard < groups[1])
-        first = self.edges[groups[0]]
+        part = next(part for part in self.taken if part[0][0] <= shard < part[0][1])
+        first = self.edges[part[0][0]]
         at = slice(self.edges[shard] - first, self.edges[shard + 1] - first)
-        _, y, weight = self.taken[groups]
+        _, y, weight = self.taken[part]
         return y[at], weight[at]
 
     # The way forward

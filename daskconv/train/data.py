@@ -13,6 +13,7 @@ from daskconv.layout import even_parts
 from daskconv.nn.losses import Loss, check_targets, first_output
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
+from daskconv.plan.boxes import Box, whole
 from daskconv.train.augment import Augmentation, augmented
 from daskconv.train.images import Chunks, Images, Indices, InMemory, as_images, configured_ahead, image_shape
 from daskconv.train.mapped import Mapped, place_of
@@ -70,13 +71,18 @@ class ArrayData:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, indices: Indices, epoch: int | None = None) -> tuple[NDArray, NDArray, NDArray]:
-        """Return normalised images, targets and weights; augmented ones for an epoch of training."""
-        x = self.images.take(indices)
+    def take(
+        self, indices: Indices, epoch: int | None = None, box: Box | None = None
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return normalised images, or a box of each, targets and weights; augmented ones for an epoch of training."""
+        x, normalize = self.images.take(indices), self.normalize
         if epoch is not None and self.augment:
             x = augmented(x, self.augment, self.seed, epoch, indices)
-        if self.normalize is not None:
-            x = self.normalize(x)
+        if box is not None and box != whole(x.shape[1:]):
+            x = np.ascontiguousarray(x[(slice(None), *(slice(*side) for side in box))])
+            normalize = normalize and normalize.part(box)
+        if normalize is not None:
+            x = normalize(x)
         elif x.dtype != np.float32:
             x = x.astype(np.float32)
         return x, self.y[indices], self.weight[indices]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,18 @@ class Normalize:
         images = images if images.dtype == np.float32 else images.astype(np.float32)
         values = {"x": images, "mean": self.mean, "scale": self.scale}
         return numexpr.evaluate("(x - mean) * scale", local_dict=values, global_dict={})
+
+    def part(self, box: Sequence[tuple[int, int]]) -> Normalize:
+        """Return the normalisation of a part of the images: a range along each of h, w, c."""
+        parts = []
+        for array in (self.mean, self.scale):
+            sides = list(box)[len(box) - array.ndim :]
+            cut = (
+                slice(*side) if size > 1 else slice(None)
+                for size, side in zip(array.shape, sides, strict=True)
+            )
+            parts.append(array[tuple(cut)])
+        return Normalize(*parts)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError unless images of this shape (h, w, c) can be normalised."""

@@ -4,8 +4,12 @@ import json
 import sys
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hypothesis import given, settings
 from recipes import digest, digits, trainer
 
 import daskconv
@@ -16,6 +20,7 @@ from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.run import mpi_shards
 from daskconv.run.exchange import owners_of
 from daskconv.run.mpi_shards import MPIShards
+from plan.drawn import images, networks, some_plans
 
 PLANS = [plans.data(4, synchronize=True), plans.model(4), plans.hybrid(4), plans.spatial(h=2, w=2)]
 IMAGES = 240
@@ -60,6 +65,29 @@ def fails(data: Any) -> str:
     return "nothing was raised"
 
 
+def drawn(client: Any) -> list[str]:
+    """Train random networks under random plans, over MPI and in this process; return those whose bits differ."""
+    found = []
+
+    @settings(max_examples=8, derandomize=True, database=None, deadline=None)
+    @given(networks(), some_plans())
+    def train(network: Any, plan: Any) -> None:
+        data = images(11, (8, 9, 4), "float32")
+        options = {"plan": plan, "optimizer": daskconv.SGD(0.01, momentum=0.9), "threads": 1}
+        runs = []
+        for transport in ("mpi", "local"):
+            run = daskconv.Trainer(network, transport=transport, **options)
+            try:
+                run.fit(data.x, data.y, batch_size=max(6, plan.layout.n), progress=False)
+            except daskconv.errors.InputError:  # some part would see padding only
+                return
+            runs.append(digest(run))
+        found.append("" if len(set(runs)) == 1 else f"{plan} of {network}")
+
+    train()
+    return found
+
+
 def expected_bytes(program: Any, workers: int, steps: int) -> int:
     """Return what the plan says that all workers send in some steps."""
     split, owners = program.split, owners_of(4, workers)
@@ -75,6 +103,7 @@ def main() -> None:
     with daskconv.start() as client:
         x, y, xv, yv = digits()
         print(json.dumps({"failure": fails((x, y))}), flush=True)
+        print(json.dumps({"drawn": drawn(client)}), flush=True)
         while True:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             for plan in PLANS:

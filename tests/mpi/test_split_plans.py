@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -14,9 +16,9 @@ import recipes  # noqa: E402
 import split_plans  # noqa: E402
 
 
-def lines_of(mpiexec, script, timeout):
+def lines_of(mpiexec, script, timeout, *args, ranks=6):
     result = subprocess.run(
-        [mpiexec, "-n", "6", sys.executable, str(HERE / script)],
+        [mpiexec, "-n", str(ranks), sys.executable, str(HERE / script), *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -48,6 +50,11 @@ def test_one_to_four_workers_end_in_the_bits_of_one_process(rows):
         assert {row["accuracy"] for row in mine} == {local.evaluate(xv[:99], yv[:99])["accuracy"]}
 
 
+def test_random_networks_under_random_plans_have_the_bits_of_one_process(said):
+    (found,) = (row["drawn"] for row in said if "drawn" in row)
+    assert len(found) >= 5 and set(found) == {""}
+
+
 def test_ranks_send_what_the_plan_says(rows):
     assert all(row["sent"] == row["expected"] for row in rows)
     assert all((row["sent"] > 0) == (row["workers"] > 1) for row in rows)
@@ -75,3 +82,19 @@ def test_fifty_steps_end_in_the_same_bits_on_every_transport_and_number_of_worke
         named = {"case": case, "plan": plan.name, "synchronize": plan.synchronize}
         mine = [row["digest"] for row in rows if row.items() >= named.items()]
         assert len(mine) == 8 and set(mine) == {fifty_steps.trained(case, plan, "local")}, named
+
+
+@pytest.mark.slow
+def test_a_quarter_of_the_rows_takes_a_third_of_the_memory(mpiexec, tmp_path):
+    rng = np.random.default_rng(0)
+    for size in (1080, 64):
+        group = zarr.open_group(tmp_path / f"{size}.zarr", mode="w")
+        shape = (4, size, size * 16 // 9, 3)
+        images = group.create_array("x_train", shape=shape, chunks=(1, *shape[1:]), dtype="uint8")
+        images[:] = rng.integers(0, 256, shape, dtype=np.uint8)
+        group.create_array("y_train", data=np.arange(4))
+    (whole,) = lines_of(mpiexec, "spatial_memory.py", 600, "whole", tmp_path, ranks=3)
+    (parts,) = lines_of(mpiexec, "spatial_memory.py", 600, "spatial", tmp_path)
+    print(f"memory of a worker: whole {whole['grown']}, 4 parts {parts['grown']}")
+    assert len(parts["grown"]) == 4 and max(parts["grown"]) <= whole["grown"][0] / 3
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-5)

@@ -41,8 +41,11 @@ class Images:
     y: np.ndarray
     weight: np.ndarray
 
-    def take(self, indices, epoch=None):
-        return self.x[indices], self.y[indices], self.weight[indices]
+    def take(self, indices, epoch=None, box=None):
+        x = self.x[indices]
+        if box is not None:
+            x = np.ascontiguousarray(x[(slice(None), *(slice(*side) for side in box))])
+        return x, self.y[indices], self.weight[indices]
 
     def batches(self, epoch):
         return [np.arange(len(self.y))]

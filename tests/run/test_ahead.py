@@ -58,7 +58,7 @@ def read():
     made = []
 
     def reading(source, steps):
-        made.append(Ahead(source, blocks_of, range(steps)))
+        made.append(Ahead(source, lambda step: [(block, None) for block in blocks_of(step)], range(steps)))
         return made[-1]
 
     yield reading
@@ -272,3 +272,15 @@ def test_a_process_keeps_its_reader_between_the_tasks_of_a_run():
     kept.close()
     assert of(2, other) is not first
     kept.close()
+
+
+def test_parts_of_images_are_read_ahead():
+    data = trainer()._data(X, Y, "x", batch_size=50, shards=4)
+    data.normalize = daskconv.Normalize.mean_image(X)
+    box, indices = ((2, 5), (0, 8), (0, 1)), np.arange(10)
+    ahead = Ahead(data, lambda step: [(indices + 10 * step, box)], range(3))
+    expected = data.take(indices + 10, 0)[0][:, 2:5]
+    ahead.take(indices, 0, box)
+    settled(ahead)
+    assert np.array_equal(ahead.take(indices + 10, 0, box)[0], expected)
+    ahead.close()
