@@ -11,7 +11,7 @@ from typing import Any
 import dask
 
 from daskconv.graph.threads import available_threads
-from daskconv.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, MaxPool2D, ReLU
+from daskconv.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, MaxPool2D, Outputs, ReLU
 from daskconv.nn.layers.base import Shape
 from daskconv.nn.network import INPUT, Network
 
@@ -49,7 +49,8 @@ def run_bytes(network: Network, shape: Shape, methods: Mapping[str, Mapping[str,
             continue
         tail = plan[node.name]
         done.update(tail.nodes)
-        own = prod(shapes[node.name])
+        found: Any = shapes[node.name]
+        own = sum(map(prod, found)) if isinstance(node.layer, Outputs) else prod(found)
         peak = max(peak, sum(live.values()) + own + _extra(node.layer, own, methods.get(node.name, {})))
         live[tail.output] = own
         for name in (*node.inputs, tail.add) if tail.add else node.inputs:

@@ -104,7 +104,9 @@ def main():
     with Messages(comm, 30) as messages:
         random_swaps(comm, messages)
     row["waiting"] = waits_asleep(comm)
-    print(json.dumps(row), flush=True)
+    # One rank prints: the launcher may mix what several say.
+    for said in comm.gather(row) or ():
+        print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,8 @@ def test_every_layer_is_written():
     written |= {type(node.layer) for network in JOINED for node in network.nodes}
     written |= {Dense, Divide, Outputs}
     kinds = [kind for kind in kinds_of(Layer).values() if kind.__module__.startswith("daskconv.nn.layers")]
-    ours = {kind for kind in kinds if not kind.__name__.startswith("_")}
+    # What shards run of a layer is in no network that anybody saves.
+    ours = {kind for kind in kinds if not kind.__name__.startswith("_") and "shards" not in kind.__module__}
     assert ours - {Layer} == written
 
 
