@@ -64,15 +64,24 @@ class DaskShards:
         check_alike(self.client, self.workers)
         owners = owners_of(self.split.shards, len(self.workers))
         self.moves = moves_of(self.split, owners, self.program.vector_shapes)
-        shared = self.client.scatter([self.program, dict(self.data)], broadcast=True, hash=False)
+        program, data = self._spread([self.program, dict(self.data)], self.workers)
         futures = []
         for rank, worker in enumerate(self.workers):
             mesh = Mesh(owners, rank)
-            pieces = Pieces.cut(self.split, self._root, mesh.mine)
             # The workers have the Split, and make it anew from the Program.
-            args = shared, pieces.without_split(), mesh, self.threads
-            futures.append(self._submit(worker, f"open-{rank}", _open, self.run, *args[0], *args[1:]))
+            pieces = Pieces.cut(self.split, self._root, mesh.mine).without_split()
+            (held,) = self._spread([pieces], [worker])
+            args = self.run, program, data, held, mesh, self.threads
+            futures.append(self._submit(worker, f"open-{rank}", _open, *args))
         self._wait(futures)
+
+    def _spread(self, items: list[Any], workers: list[str]) -> list[Future]:
+        """Return futures of objects that some workers hold."""
+        try:
+            return self.client.scatter(items, workers=workers, broadcast=True, hash=False)
+        except (CancelledError, OSError, TimeoutError, KeyError) as error:
+            # A KeyError is the scheduler's own, where a worker goes while the copies are made.
+            raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
     def _submit(self, worker: str, name: str, function: Callable[..., Any], *args: Any) -> Future:
         key = f"{self.run}-{name}"

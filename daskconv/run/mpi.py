@@ -46,11 +46,11 @@ class MPITransport:
         ranks = worker_ranks(client)
         self.workers = sorted(ranks, key=ranks.__getitem__)
         check_alike(client, self.workers)
-        futures = {name: client.scatter([item], broadcast=True, hash=False)[0] for name, item in data.items()}
+        items = [program, state, *data.values()]
+        shared = [client.scatter([item], broadcast=True, hash=False)[0] for item in items]
         world = tuple(sorted(ranks.values()))
-        names, items = list(futures), list(futures.values())
         options = options_of(threads, len(world))
-        self._call_all(replica.open_replica, program, state, names, items, world, options)
+        self._call_all(replica.open_replica, *shared[:2], list(data), shared[2:], world, options)
 
     def _submit_all(self, function: Callable[..., Any], *args: Any) -> list[Future]:
         """Submit a task for each worker, on that worker."""

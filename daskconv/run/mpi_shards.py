@@ -46,6 +46,7 @@ class MPIShards(MPITransport):
             mesh = Mesh(owners, rank)
             # A worker is sent its own pieces only: none ever holds a whole weight that the plan splits.
             pieces = Pieces.cut(program.split, state, mesh.mine).without_split()
+            pieces = client.scatter([pieces], workers=[worker], hash=False)[0]
             args = self.run, shared[0], pieces, list(data), shared[1:], mesh, world, options
             futures.append(
                 client.submit(member.open_shards, *args, pure=False, workers=[worker], priority=10)
