@@ -93,7 +93,7 @@ def test_the_poison_is_nan(poison):
     assert np.isnan(np.empty(3)).all() and np.isnan(lowering.scratch("lowered", (4,), "float32")).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(case=cases())
 def test_drawn_passes_write_every_element(case):
     arrays = case.arrays()

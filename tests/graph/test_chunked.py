@@ -62,7 +62,7 @@ def passes_of(arrays, case, **options):
     }
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=80)
 @given(drawn=drawn())
 def test_any_chunks_give_the_unchunked_result_at_any_boundary(drawn):
     case, boundary, arrays, lazy = drawn

@@ -62,7 +62,7 @@ def filterings(draw):
     }
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(filtering=filterings(), data=st.data())
 def test_any_mode_kernel_origin_and_chunks_agree_to_the_bit(filtering, data):
     relative = 1e-6 if filtering["image"].dtype == np.float32 else 0

@@ -59,8 +59,9 @@ def test_the_sums_of_the_largest_tile_fit_the_registers():
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are names of x86 processors")
 @pytest.mark.parametrize(
     ("name", "features", "vector_bytes"),
-    [("generic", "", 16), pytest.param("haswell", "+avx,+avx2,+fma", 32, marks=pytest.mark.slow)],
+    [("generic", "", 16), ("haswell", "+avx,+avx2,+fma", 32)],
 )
+@pytest.mark.slow
 def test_other_processors_get_kernels_that_are_right(name, features, vector_bytes):
     environ = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     said = subprocess.run([sys.executable, CHECK], env=environ, capture_output=True, text=True, timeout=280)

@@ -23,7 +23,7 @@ from daskconv.run.mpi_shards import MPIShards
 from plan.drawn import images, networks, some_plans
 
 PLANS = [plans.data(4, synchronize=True), plans.model(4), plans.hybrid(4), plans.spatial(h=2, w=2)]
-IMAGES = 240
+IMAGES = 144
 
 
 class Watched(MPIShards):
@@ -69,7 +69,7 @@ def drawn(client: Any) -> list[str]:
     """Train random networks under random plans, over MPI and in this process; return those whose bits differ."""
     found = []
 
-    @settings(max_examples=8, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=6, derandomize=True, database=None, deadline=None)
     @given(networks(), some_plans())
     def train(network: Any, plan: Any) -> None:
         data = images(11, (8, 9, 4), "float32")

@@ -52,7 +52,7 @@ def test_one_to_four_workers_end_in_the_bits_of_one_process(rows):
 
 def test_random_networks_under_random_plans_have_the_bits_of_one_process(said):
     (found,) = (row["drawn"] for row in said if "drawn" in row)
-    assert len(found) >= 5 and set(found) == {""}
+    assert len(found) >= 4 and set(found) == {""}
 
 
 def test_ranks_send_what_the_plan_says(rows):

@@ -68,7 +68,7 @@ def image_groups(plan, images):
     return [(edges[i * each], edges[(i + 1) * each]) for i in range(parts)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(), some_plans(), st.sampled_from([(8, 9, 4), (12, 8, 4)]), st.integers(1, 7), st.data())
 def test_every_plan_gives_the_gradients_of_the_whole_network(network, plan, shape, count, draw):
     batch = max(count, plan.layout.n)

@@ -120,7 +120,7 @@ def test_an_interrupt_says_how_to_go_on(folder):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     expected = "Go on with: daskconv predict map.safetensors large.zarr --out 'large map.zarr' --resume"
     assert expected in out

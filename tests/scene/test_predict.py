@@ -132,7 +132,7 @@ LAYERS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     layers=st.lists(LAYERS, min_size=1, max_size=4),
     size=st.tuples(st.integers(20, 90), st.integers(20, 90)),
