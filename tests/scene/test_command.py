@@ -114,7 +114,13 @@ def test_an_interrupt_says_how_to_go_on(folder):
     zarr.create_array(folder / "large.zarr", shape=(60_000, 60_000, 1), chunks=(1000, 1000, 1), dtype="uint8")
     line = ("map.safetensors", "large.zarr", "--out", "large map.zarr")
     process = subprocess.Popen(
-        command(*line), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*line),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would what the tests start then.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(folder.glob("large map.zarr.partial/c/*/*/*")):
         assert process.poll() is None
