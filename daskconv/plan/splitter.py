@@ -83,7 +83,8 @@ class _Splitter:
         shapes = [self.shapes[name] for name in node.inputs]
         out = self.shapes[node.name]
         if isinstance(node.layer, Outputs):
-            self._place_outputs(position, node, shapes)
+            # Several outputs stay several values.
+            self.layouts[node.name] = Layout(n=self.shards)
             return
         layout = self._layout(node, shapes, out)
         self.layouts[node.name] = layout
@@ -315,10 +316,6 @@ class _Splitter:
         for shard, of_shard in parts:
             self._hold(shard, node, node.name, of_shard.weights, layout)
         self.held[node.name] = node.name
-
-    def _place_outputs(self, position: int, node: Node, shapes: Sequence[Shape]) -> None:
-        """Several outputs stay several values."""
-        self.layouts[node.name] = Layout(n=self.shards)
 
     def _hold(self, shard: int, node: Node, owner: str, boxes: Mapping[str, Box], layout: Layout) -> None:
         """Note what a shard holds of a node's weights and statistics, and which of the parts runs them."""
