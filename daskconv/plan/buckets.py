@@ -73,7 +73,7 @@ def levels(shards: int, hosts: Sequence[int], rank: int) -> tuple[Level, ...]:
     >>> [level.ranks for level in levels(4, [0, 0, 1, 1], 3)], levels(4, [0, 0, 1, 1], 3)[0].joined
     ([(2, 3), (1, 3)], ((2, 4),))
     """
-    owners = {shard: rank for span, rank in tree.shares(shards, len(hosts)) for shard in range(*span)}
+    owners = dict(enumerate(tree.owners(shards, len(hosts))))
     ranks = range(len(hosts))
     members = {host: [r for r in ranks if hosts[r] == host] for host in dict.fromkeys(hosts)}
     sizes = {len(found) for found in members.values()}

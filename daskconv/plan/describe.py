@@ -26,12 +26,12 @@ def exchanged_bytes(split: Split, owners: Sequence[int], images: int, itemsize: 
 def added_bytes(split: Split, owners: Sequence[int], names: Iterable[str], itemsize: int = 4) -> int:
     """Return the bytes that workers send each other to add up the gradients of weights, and batch statistics."""
     return sum(
-        bucket_bytes(owners, holders, sum(prod(shape_of(box, None)) for _, box in pieces)) * itemsize
+        bucket_elements(owners, holders, sum(prod(shape_of(box, None)) for _, box in pieces)) * itemsize
         for holders, pieces in split.buckets(names).items()
     )
 
 
-def bucket_bytes(owners: Sequence[int], holders: Sequence[int], size: int) -> int:
+def bucket_elements(owners: Sequence[int], holders: Sequence[int], size: int) -> int:
     """Return the elements that travel to add up vectors: slices of each worker's subtrees, then slices of the sum."""
     workers = sorted({owners[shard] for shard in holders})
     spans = {worker: len(tree.held(owners, holders, worker)) for worker in workers}

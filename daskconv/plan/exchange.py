@@ -138,17 +138,23 @@ def move(
     value: str, result: str, sources: Sequence[Box], dests: Sequence[Box], **options: object
 ) -> Exchange:
     """Return the exchange that gives each shard its box, from the nearest shard that holds each region."""
-    holders: dict[Box, list[int]] = {}
-    for shard, box in enumerate(sources):
-        holders.setdefault(box, []).append(shard)
+    transfers = _transfers(sources, dests, [0] * len(sources))
+    kind = _kind_of_move(sources, dests)
+    return Exchange(value, result, tuple(sources), tuple(dests), transfers, kind, **options)  # type: ignore[arg-type]
+
+
+def _transfers(sources: Sequence[Box], dests: Sequence[Box], summands: Sequence[int]) -> tuple[Transfer, ...]:
+    """Return what each shard gets of each summand, from the nearest of the shards that hold the same box of it."""
+    holders: dict[tuple[int, Box], list[int]] = {}
+    for shard in sorted(range(len(sources)), key=lambda shard: (summands[shard], shard)):
+        holders.setdefault((summands[shard], sources[shard]), []).append(shard)
     transfers = []
     for dest, needed in enumerate(dests):
-        for box, shards in holders.items():
+        for (_, box), shards in holders.items():
             if (shared := intersect(box, needed)) is not None:
                 nearest = min(shards, key=lambda shard: (abs(shard - dest), shard))
                 transfers.append(Transfer(nearest, dest, shared))
-    kind = _kind_of_move(sources, dests)
-    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), kind, **options)  # type: ignore[arg-type]
+    return tuple(transfers)
 
 
 def _kind_of_move(sources: Sequence[Box], dests: Sequence[Box]) -> str:
@@ -165,16 +171,6 @@ def total(
     value: str, result: str, sources: Sequence[Box], dests: Sequence[Box], summands: Sequence[int]
 ) -> Exchange:
     """Return the exchange that gives each shard its box of a sum; ``summands`` numbers what each shard holds of it."""
-    transfers = []
-    for dest, needed in enumerate(dests):
-        for number in sorted(set(summands)):
-            holders: dict[Box, list[int]] = {}
-            for shard, box in enumerate(sources):
-                if summands[shard] == number:
-                    holders.setdefault(box, []).append(shard)
-            for box, shards in holders.items():
-                if (shared := intersect(box, needed)) is not None:
-                    nearest = min(shards, key=lambda shard: (abs(shard - dest), shard))
-                    transfers.append(Transfer(nearest, dest, shared))
+    transfers = _transfers(sources, dests, summands)
     kind = "all-reduce" if len(set(dests)) < len(dests) else "reduce-scatter"
-    return Exchange(value, result, tuple(sources), tuple(dests), tuple(transfers), kind, sums=True)
+    return Exchange(value, result, tuple(sources), tuple(dests), transfers, kind, sums=True)

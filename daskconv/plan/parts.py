@@ -198,9 +198,7 @@ for _kinds, _rule in (_POOLS, _pool), (_ELEMENTWISE, _same):
         part_of.register(_kind, _rule)
 
 
-@axes_of.register
-def _(layer: Dropout, shapes: Sequence[Shape]) -> str:
-    return "hwk"
+axes_of.register(Dropout, _any_axis)
 
 
 @part_of.register

@@ -235,8 +235,13 @@ def _clipped(program: Program, vector: NDArray, scale: float) -> float:
     if program.clip_norm is None:
         return scale
     gradients = program.gradients_of(vector)
-    norm = scale * float(np.einsum("i,i->", gradients, gradients, dtype=np.float64)) ** 0.5
-    return scale * min(1.0, program.clip_norm / norm) if norm > 0 else scale
+    return clipped(program, float(np.einsum("i,i->", gradients, gradients, dtype=np.float64)), scale)
+
+
+def clipped(program: Program, square: float, scale: float) -> float:
+    """Return the factor on gradients, given the sum of their squares."""
+    norm = scale * square**0.5
+    return scale * min(1.0, program.clip_norm / norm) if program.clip_norm is not None and norm > 0 else scale
 
 
 def evaluate_block(

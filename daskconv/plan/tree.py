@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from daskconv.layout import even_parts
+
+T = TypeVar("T")
 
 Span = tuple[int, int]
 """A subtree: the shards ``span[0] <= shard < span[1]``."""
@@ -79,6 +82,32 @@ def shares(shards: int, workers: int) -> list[tuple[Span, int]]:
     >>> shares(4, 3)
     [((0, 2), 0), ((2, 3), 1), ((3, 4), 2)]
     """
-    parts = even_parts(shards, workers)
-    owners = {shard: worker for worker, (start, stop) in enumerate(parts) for shard in range(start, stop)}
-    return frontier((0, shards), owners)
+    return frontier((0, shards), dict(enumerate(owners(shards, workers))))
+
+
+def owners(shards: int, workers: int) -> tuple[int, ...]:
+    """Return the worker of each of evenly shared shards: neighbours lie together.
+
+    Examples
+    --------
+    >>> owners(4, 3)
+    (0, 0, 1, 2)
+    """
+    parts = enumerate(even_parts(shards, workers))
+    return tuple(worker for worker, (start, stop) in parts for _ in range(start, stop))
+
+
+def fold(span: Span, known: Callable[[Span], T | None], add: Callable[[T, T], T]) -> T | None:
+    """Return what is known of a subtree, or of its parts, added in the tree's order; None where nothing is known.
+
+    Examples
+    --------
+    >>> fold((0, 4), {(0, 1): "a", (2, 4): "b"}.get, lambda left, right: f"({left} + {right})")
+    '(a + b)'
+    """
+    if (found := known(span)) is not None or is_leaf(span):
+        return found
+    left, right = (fold(half, known, add) for half in halves(span))
+    if left is None or right is None:
+        return right if left is None else left
+    return add(left, right)

@@ -18,6 +18,7 @@ from distributed import CancelledError, Client, Future, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError, sentence_of
+from daskconv.plan import tree
 from daskconv.plan.describe import moves_of
 from daskconv.plan.input import InputRead
 from daskconv.plan.pieces import Pieces, joined
@@ -25,7 +26,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run.alike import check_alike
 from daskconv.run.dask import wait_for_a_worker, worker_addresses
-from daskconv.run.exchange import Mesh, Parcels, Steps, owners_of
+from daskconv.run.exchange import Mesh, Parcels, Steps
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.held import Lost
 from daskconv.run.local_shards import epoch_steps, evaluation
@@ -62,7 +63,7 @@ class DaskShards:
         self.workers = worker_addresses(self.client)[: self.split.shards]
         self.run, self._tasks = f"daskconv-{uuid4().hex[:12]}", 0
         check_alike(self.client, self.workers)
-        owners = owners_of(self.split.shards, len(self.workers))
+        owners = tree.owners(self.split.shards, len(self.workers))
         self.moves = moves_of(self.split, owners, self.program.vector_shapes)
         program, data = self._spread([self.program, dict(self.data)], self.workers)
         futures = []
@@ -145,7 +146,7 @@ class DaskShards:
             self._together("epoch", (epoch, first, count), self.moves * count, stopped)
         self._root = joined(self._root, self._pieces())
         for rank, worker in enumerate(self.workers):
-            owners = owners_of(self.split.shards, len(self.workers))
+            owners = tree.owners(self.split.shards, len(self.workers))
             self._computed.setdefault(worker, set()).update(Mesh(owners, rank).mine)
 
     def _deliver(self, data: str, batches: Sequence[Indices]) -> None:
@@ -204,7 +205,7 @@ class DaskShards:
     def _evaluate(self, data: str) -> NDArray[np.float64]:
         self._deliver(data, [np.arange(len(self.data[data]))])
         batches = -(-len(self.data[data]) // self.program.batch_size)
-        owners = owners_of(self.split.shards, len(self.workers))
+        owners = tree.owners(self.split.shards, len(self.workers))
         moves = moves_of(self.split, owners, self.program.vector_shapes, training=False)
         return self._together("evaluate", (data,), moves * batches)[0]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import operator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -63,19 +64,6 @@ def drive(steps: Steps[Result], messages: Messages | None) -> Result:
             messages.swap(*parcels)
 
 
-def owners_of(shards: int, workers: int) -> tuple[int, ...]:
-    """Return the worker of each shard: neighbouring shards lie together.
-
-    Examples
-    --------
-    >>> owners_of(4, 3)
-    (0, 0, 1, 2)
-    """
-    return tuple(
-        worker for worker, (start, stop) in enumerate(even_parts(shards, workers)) for _ in range(start, stop)
-    )
-
-
 @dataclass(frozen=True)
 class Mesh:
     """Who computes which shard.
@@ -95,11 +83,6 @@ class Mesh:
     def mine(self) -> list[int]:
         """The shards of this worker."""
         return [shard for shard, owner in enumerate(self.owners) if owner == self.rank]
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is no other worker."""
-        return set(self.owners) == {self.rank}
 
     def exchange(
         self, exchanges: Sequence[Exchange], values: Values, edges: Edges, dtype: str
@@ -238,24 +221,11 @@ def _taken(exchange: Exchange, transfer: Transfer, values: Values, edges: Edges,
     return exchange.take(transfer, value, edges)
 
 
-def _add_tree(span: tree.Span, parts: Mapping[int, NDArray], size: int, dtype: Any) -> NDArray:
-    return _fold(span, lambda leaf: parts.get(leaf[0]) if tree.is_leaf(leaf) else None, size, dtype)
+def _add_tree(span: tree.Span, parts: Vectors, size: int, dtype: Any) -> NDArray:
+    return _join(span, {(shard, shard + 1): part for shard, part in parts.items()}, size, dtype)
 
 
 def _join(span: tree.Span, sums: Mapping[tree.Span, NDArray], size: int, dtype: Any) -> NDArray:
-    return _fold(span, sums.get, size, dtype)
-
-
-def _fold(span: tree.Span, known: Callable[[tree.Span], NDArray | None], size: int, dtype: Any) -> NDArray:
-    """Add up what is known of a tree; shards of which nothing is known add nothing."""
-
-    def of(span: tree.Span) -> NDArray | None:
-        if (found := known(span)) is not None or tree.is_leaf(span):
-            return found
-        left, right = map(of, tree.halves(span))
-        if left is None or right is None:
-            return right if left is None else left
-        return left + right
-
-    total = of(span)
+    """Return the sum of a subtree; shards of which nothing is known add nothing."""
+    total = tree.fold(span, sums.get, operator.add)
     return np.zeros(size, dtype) if total is None else total

@@ -139,9 +139,9 @@ def _take(
         raise Lost(f"A worker's state is at step {state.position.step}, not at {step - bool(before)}.")
     if not before:
         return state
-    total = join(
-        (0, held.program.shards), {span: part for _, found in before for span, part in found.items()}
-    )
+    parts = {span: part for _, found in before for span, part in found.items()}
+    total = tree.fold((0, held.program.shards), parts.get, add)
+    assert total is not None
     rate = held.program.rate(epoch, state.position.step, steps)
     state = update(held.program, state, total, rate, in_place=True)
     for worker, found in before:
@@ -162,11 +162,3 @@ def evaluate(
         return evaluate_blocks(held.program, held.progress.state, held.data[data], blocks, held.threads)
     finally:
         held.data[data].hold("evaluate", {})
-
-
-def join(span: tree.Span, parts: Mapping[tree.Span, Partial]) -> Partial:
-    """Return a subtree's sums from those of its parts, added in the tree's order."""
-    if span in parts:
-        return parts[span]
-    left, right = tree.halves(span)
-    return add(join(left, parts), join(right, parts))

@@ -14,12 +14,13 @@ import numpy as np
 from distributed import Client, wait
 from numpy.typing import NDArray
 
+from daskconv.plan import tree
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run import member
 from daskconv.run.alike import check_alike
-from daskconv.run.exchange import Mesh, owners_of
+from daskconv.run.exchange import Mesh
 from daskconv.run.mpi import MPITransport, options_of, results_of, worker_ranks
 from daskconv.run.shards import images_of_workers
 
@@ -40,7 +41,7 @@ class MPIShards(MPITransport):
         check_alike(client, self.workers)
         world = tuple(ranks[worker] for worker in self.workers)
         shared = client.scatter([program, *data.values()], broadcast=True, hash=False)
-        options, owners = options_of(threads, len(world)), owners_of(program.split.shards, len(world))
+        options, owners = options_of(threads, len(world)), tree.owners(program.split.shards, len(world))
         futures = []
         for rank, worker in enumerate(self.workers):
             mesh = Mesh(owners, rank)

@@ -16,13 +16,14 @@ from daskconv.graph.threads import execute, one_thread_each
 from daskconv.nn import passes
 from daskconv.nn.layers import Outputs
 from daskconv.nn.layers.base import Context
+from daskconv.plan import tree
 from daskconv.plan.boxes import Box, contains, edges_of, shape_of, slices
 from daskconv.plan.exchange import Exchange
 from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.split import Split, Stage
-from daskconv.plan.tasks import Data, FlatGradients, Indices, flat_layout, not_finite
-from daskconv.run.exchange import Holders, Mesh, Steps, owners_of
+from daskconv.plan.tasks import Data, FlatGradients, Indices, clipped, flat_layout, not_finite
+from daskconv.run.exchange import Holders, Mesh, Steps
 
 
 class Shards:
@@ -137,9 +138,7 @@ class Shards:
         loss, weight = sums[:2]
         if broken or not np.isfinite([loss, np.dtype(self.program.dtype).type(rate)]).all():
             raise WorkerError(not_finite(self.pieces.steps + 1, loss, weight))
-        scale, limit = (1 / weight if weight > 0 else 0.0), self.program.clip_norm
-        norm = scale * float(square) ** 0.5
-        scale *= min(1.0, limit / norm) if limit is not None and norm > 0 else 1.0
+        scale = clipped(self.program, float(square), 1 / weight if weight > 0 else 0.0)
         self.pieces.update(self.program, gradients, sums, rate, scale)
 
 
@@ -154,7 +153,7 @@ def images_of_workers(
 ) -> list[list[Indices]]:
     """Return the images of some batches that each worker takes, where a cluster holds their chunks."""
     own = [list[Indices]() for _ in range(workers)]
-    owners = owners_of(program.shards, workers)
+    owners = tree.owners(program.shards, workers)
     for batch in batches if data.chunks(batches[:1]) else []:
         for rank in range(workers):
             assert program.split is not None

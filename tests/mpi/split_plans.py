@@ -18,7 +18,6 @@ from daskconv.plan import tree
 from daskconv.plan.boxes import shape_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.run import mpi_shards
-from daskconv.run.exchange import owners_of
 from daskconv.run.mpi_shards import MPIShards
 from plan.drawn import images, networks, some_plans
 
@@ -90,7 +89,7 @@ def drawn(client: Any) -> list[str]:
 
 def expected_bytes(program: Any, workers: int, steps: int) -> int:
     """Return what the plan says that all workers send in some steps."""
-    split, owners = program.split, owners_of(4, workers)
+    split, owners = program.split, tree.owners(4, workers)
     step = exchanged_bytes(split, owners, program.batch_size) + added_bytes(
         split, owners, program.vector_shapes
     )

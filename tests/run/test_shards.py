@@ -33,7 +33,7 @@ from daskconv.plan.describe import added_bytes, exchanged_bytes, moves_of
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.plans import resolve_plan
 from daskconv.plan.tasks import block_partial, evaluate_block
-from daskconv.run.exchange import Mesh, drive, owners_of
+from daskconv.run.exchange import Mesh, drive
 from daskconv.run.shards import Batch, Shards
 from plan.drawn import images, networks, program_of, some_plans, state_of, unsplit
 
@@ -115,7 +115,7 @@ class Post:
 def on_workers(program, state, workers, work, threads=1):
     """Return what `work(shards)` gives on each of some workers, their pieces joined, and the bytes they sent."""
     count = program.split.shards
-    owners = owners_of(count, workers)
+    owners = tree.owners(count, workers)
     post, found = Post(workers), {}
 
     def run(rank):
@@ -191,7 +191,7 @@ def test_workers_send_what_the_plan_says(plan, workers):
     program = program_of(NETWORK, plan, SHAPE, 7, "float32")
     state, data = state_of(NETWORK, SHAPE, SGD(0.1), "float32"), images(12, SHAPE, "float32")
     _, _, sent = on_workers(program, state, workers, steps(data, 1, 8, evaluates=False))
-    owners = owners_of(4, workers)
+    owners = tree.owners(4, workers)
     expected = exchanged_bytes(program.split, owners, 7) + added_bytes(
         program.split, owners, program.vector_shapes
     )
