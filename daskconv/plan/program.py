@@ -125,7 +125,7 @@ class Program:
     def flat_gradients(self) -> FlatGradients:
         """Return what takes gradients into one vector."""
         vector = np.empty(self.elements, self.dtype)
-        return FlatGradients(vector, self.unflatten(vector))
+        return FlatGradients(self.unflatten(vector), vector)
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:

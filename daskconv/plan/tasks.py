@@ -122,17 +122,15 @@ class Partial:
 
 
 @dataclass
-class FlatGradients:
-    """Takes the gradient of each parameter to its place in one vector.
+class Places:
+    """Takes the gradient of each parameter to its place.
 
     Attributes
     ----------
-    vector : array (elements,)
     places : dict of array
-        The view of the vector that is each parameter's, by name.
+        Each parameter's, by name.
     """
 
-    vector: NDArray
     places: Arrays
 
     def __contains__(self, name: str) -> bool:
@@ -147,6 +145,19 @@ class FlatGradients:
         place = self.places[name]
         if gradient.ctypes.data != place.ctypes.data:
             place[...] = gradient.reshape(place.shape)
+
+
+@dataclass
+class FlatGradients(Places):
+    """Takes the gradient of each parameter to its place in one vector.
+
+    Attributes
+    ----------
+    vector : array (elements,)
+        What the places are views of.
+    """
+
+    vector: NDArray
 
 
 def block_partial(

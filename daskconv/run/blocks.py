@@ -100,7 +100,7 @@ class BlockSums:
             vector = self._free.pop() if self._free else None
         if vector is None:
             flat = self.program.flat_gradients()
-            vector = Vector(flat.vector, flat.places)
+            vector = Vector(flat.places, flat.vector)
         vector.missing = [set(names) for names in self._names]
         vector.told = lambda bucket: self._arrive(bucket, key, vector)
         vector.readers = len(self.ranges) + 1

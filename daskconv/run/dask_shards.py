@@ -55,7 +55,7 @@ class DaskShards:
         self.data, self._root = data, state.copy()
         self.run, self.workers, self._tasks = "", list[str](), 0
         self._computed: dict[str, set[int]] = {}
-        self._keeping_on(self._place)
+        self._keeping_on(lambda: None)  # that finds other workers than none, and places all
 
     def _place(self) -> None:
         """Give every worker its pieces of the driver's state."""
@@ -145,9 +145,8 @@ class DaskShards:
         with forwarding(self.client, self.run):
             self._together("epoch", (epoch, first, count), self.moves * count, stopped)
         self._root = joined(self._root, self._pieces())
-        for rank, worker in enumerate(self.workers):
-            owners = tree.owners(self.split.shards, len(self.workers))
-            self._computed.setdefault(worker, set()).update(Mesh(owners, rank).mine)
+        for shard, rank in enumerate(tree.owners(self.split.shards, len(self.workers))):
+            self._computed.setdefault(self.workers[rank], set()).add(shard)
 
     def _deliver(self, data: str, batches: Sequence[Indices]) -> None:
         """Bring each worker the chunks of its images, where the cluster's memory holds them."""

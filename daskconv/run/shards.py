@@ -22,7 +22,7 @@ from daskconv.plan.exchange import Exchange
 from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.split import Split, Stage
-from daskconv.plan.tasks import Data, FlatGradients, Indices, clipped, flat_layout, not_finite
+from daskconv.plan.tasks import Data, Indices, Places, clipped, not_finite
 from daskconv.run.exchange import Holders, Mesh, Steps
 
 
@@ -82,42 +82,41 @@ class Shards:
         """By the shards that hold them, the pieces whose gradients or statistics are added up together."""
         return self.split.buckets(self.program.vector_shapes)
 
-    def vectors(self, shard: int) -> dict[Holders, FlatGradients]:
-        """Return where a shard's gradients go: a vector for each bucket that it has a part of."""
-        made = {}
-        for holders, pieces in self.buckets.items():
-            if shard in holders:
-                shapes = {name: shape_of(box, None) for name, box in pieces}
-                vector = np.zeros(sum(map(prod, shapes.values())), self.program.dtype)
-                places = {
-                    name: vector[start:stop].reshape(shapes[name])
-                    for name, (start, stop) in flat_layout(shapes).items()
-                }
-                made[holders] = FlatGradients(vector, places)
-        return made
-
-    def add_gradients(
-        self, grads: Mapping[int, Mapping[Holders, FlatGradients]]
-    ) -> Steps[dict[Key, NDArray]]:
-        """Return the summed gradient of each piece that a shard here holds."""
-        own: dict[Holders, dict[int, NDArray]] = {
-            holders: {shard: grads[shard][holders].vector for shard in self.mesh.mine if shard in holders}
-            for holders in self.buckets
+    def vectors(self, shard: int) -> dict[Holders, NDArray]:
+        """Return where a shard's gradients go: a vector of zeros for each bucket that it has a part of."""
+        return {
+            holders: np.zeros(size, self.program.dtype)
+            for holders, size in self.sizes.items()
+            if shard in holders
         }
-        own = {holders: vectors for holders, vectors in own.items() if vectors}
-        sizes = {
+
+    @cached_property
+    def sizes(self) -> dict[Holders, int]:
+        """The elements of each bucket."""
+        return {
             holders: sum(prod(shape_of(box, None)) for _, box in pieces)
             for holders, pieces in self.buckets.items()
         }
-        sums = yield from self.mesh.add_slices(own, sizes, self.program.dtype)
-        found: dict[Key, NDArray] = {}
-        for holders, total in sums.items():
-            at = 0
-            for name, box in self.buckets[holders]:
-                shape = shape_of(box, None)
-                found[name, box] = total[at : at + prod(shape)].reshape(shape)
-                at += prod(shape)
+
+    def views(self, holders: Holders, vector: NDArray) -> dict[Key, NDArray]:
+        """Return the place of each piece in the vector of a bucket."""
+        found, at = {}, 0
+        for name, box in self.buckets[holders]:
+            shape = shape_of(box, None)
+            found[name, box] = vector[at : at + prod(shape)].reshape(shape)
+            at += prod(shape)
         return found
+
+    def add_gradients(self, grads: Mapping[int, Mapping[Holders, NDArray]]) -> Steps[dict[Key, NDArray]]:
+        """Return the summed gradient of each piece that a shard here holds."""
+        own: dict[Holders, dict[int, NDArray]] = {}
+        for holders in self.buckets:
+            if vectors := {shard: grads[shard][holders] for shard in self.mesh.mine if shard in holders}:
+                own[holders] = vectors
+        sums = yield from self.mesh.add_slices(own, self.sizes, self.program.dtype)
+        return {
+            key: view for holders, total in sums.items() for key, view in self.views(holders, total).items()
+        }
 
     def _control(self, gradients: Mapping[Key, NDArray], stop: bool) -> dict[int, NDArray[np.float64]]:
         """Return by shard: squares of the gradients, each piece's once; how many are not finite; whether to stop."""
@@ -184,8 +183,14 @@ class Batch:
         self.taken.clear()
         self.saved: dict[int, dict[int, Any]] = {shard: {} for shard in self.mine}
         self.flowing: dict[int, dict[str, NDArray]] = {shard: {} for shard in self.mine}
-        self.grads = shards.run(lambda shard: shards.vectors(shard)) if training else {}
-        self.params = shards.run(lambda shard: shards.pieces.of(shard))
+        self.grads = shards.run(shards.vectors) if training else {}
+        self.places = {shard: self._places(grads) for shard, grads in self.grads.items()}
+        self.params = shards.run(shards.pieces.of)
+
+    def _places(self, grads: Mapping[Holders, NDArray]) -> Places:
+        """Return the places of a shard's gradients in its vectors, by name."""
+        views = (self.shards.views(holders, vector) for holders, vector in grads.items())
+        return Places({name: view for found in views for (name, _), view in found.items()})
 
     def _take(self, groups: tuple[int, int], box: Box) -> tuple[NDArray, NDArray, NDArray]:
         """Return a part of the images, targets and weights of some groups."""
@@ -277,11 +282,7 @@ class Batch:
             first, last = self.split.pieces[shard][name].counts
             images = self.edges[last] - self.edges[first]
             if images:
-                self._place(shard, name)[...] = statistic * images
-
-    def _place(self, shard: int, name: str) -> NDArray:
-        holders = tuple(self.split.holders[name][self.split.pieces[shard][name].box])
-        return self.grads[shard][holders][name]
+                self.places[shard][name] = statistic * images
 
     # The loss
 
@@ -325,26 +326,14 @@ class Batch:
             return
         saved, context = self.saved[shard].pop(number)
         params, _ = self.params[shard]
-        grads = _Gradients(self.grads[shard], self._place, shard)
-        learning = self.split.learning
+        split, grads = self.split, self.places[shard]
         passes.backward(
-            stage.runs[shard], params, saved, self.flowing[shard], context, learning, self.split.needed, grads
+            stage.runs[shard],
+            params,
+            saved,
+            self.flowing[shard],
+            context,
+            split.learning,
+            split.needed,
+            grads,
         )
-
-
-class _Gradients:
-    """Where a shard's gradients are set, by name."""
-
-    def __init__(self, vectors: Any, place: Callable[[int, str], NDArray], shard: int) -> None:
-        self.vectors, self.place, self.shard = vectors, place, shard
-
-    def __contains__(self, name: str) -> bool:
-        return True
-
-    def __getitem__(self, name: str) -> NDArray:
-        return self.place(self.shard, name)
-
-    def __setitem__(self, name: str, gradient: NDArray) -> None:
-        place = self.place(self.shard, name)
-        if gradient.ctypes.data != place.ctypes.data:
-            place[...] = gradient.reshape(place.shape)
