@@ -22,7 +22,7 @@ from daskconv.layout import even_parts
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
-from daskconv.run import replica
+from daskconv.run import rank, replica
 from daskconv.run.ahead import own_images
 from daskconv.run.alike import check_alike
 from daskconv.run.dask import worker_addresses
@@ -35,7 +35,7 @@ class MPITransport:
 
     name = "mpi"
     tasks: ClassVar[ModuleType] = replica
-    """Whose functions the workers run."""
+    """Whose steps the workers run."""
 
     def __init__(
         self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
@@ -68,7 +68,7 @@ class MPITransport:
         """Bring each worker the chunks of its images, where the cluster's memory holds them."""
         futures = [
             self.client.submit(
-                self.tasks.hold, self.run, data, dict(chunks), pure=False, workers=[worker], priority=10
+                rank.hold, self.run, data, dict(chunks), pure=False, workers=[worker], priority=10
             )
             for worker, mine in zip(self.workers, images, strict=True)
             if (chunks := self.data[data].chunks(mine))
@@ -88,7 +88,7 @@ class MPITransport:
             asked = False
             while not all(future.done() for future in futures):
                 if stopped() and not asked:
-                    self.client.run(self.tasks.request_stop, self.run, workers=self.workers)
+                    self.client.run(rank.request_stop, self.run, workers=self.workers)
                     asked = True
                 time.sleep(0.02)
         return results_of(futures)[0]
@@ -127,23 +127,23 @@ class MPITransport:
 
     def read(self) -> dict[str, InputRead]:
         """Return what each worker has read."""
-        return dict(zip(self.workers, self._call_all(self.tasks.read), strict=True))
+        return dict(zip(self.workers, self._call_all(rank.read), strict=True))
 
     def close(self) -> None:
         """Drop the workers' replicas."""
-        self.client.run(self.tasks.close_replica, self.run, workers=self.workers)
+        self.client.run(rank.close, self.run, workers=self.workers)
 
     def traffic(self) -> dict[tuple[int, int], tuple[int, int]]:
         """Return the messages and the bytes that each worker has sent to each other one, by their numbers."""
-        found = enumerate(self._call_all(self.tasks.traffic_of))
+        found = enumerate(self._call_all(rank.traffic_of))
         return {(sender, to): sent for sender, row in found for to, sent in row.items()}
 
     def waited(self) -> list[float]:
         """Return the seconds in which each worker waited for others: for their messages, or for these to travel."""
-        return self._call_all(self.tasks.waited)
+        return self._call_all(rank.waited)
 
 
-def options_of(threads: int, workers: int) -> replica.Options:
+def options_of(threads: int, workers: int) -> rank.Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
     together = dask.config.get("daskconv.mpi.ranks-per-host", None)
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
@@ -151,7 +151,7 @@ def options_of(threads: int, workers: int) -> replica.Options:
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
     deadline = float(dask.config.get("daskconv.mpi.deadline", 600))
-    return replica.Options(threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True))
+    return rank.Options(threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True))
 
 
 def worker_ranks(client: Client) -> dict[str, int]:
@@ -162,7 +162,7 @@ def worker_ranks(client: Client) -> dict[str, int]:
             "transport='mpi' needs workers that are ranks of this MPI job: start the script with "
             "mpiexec -n 3 or more and begin it with daskconv.start(), or use transport='dask'."
         )
-    return {worker: rank for worker, (rank, _) in worlds.items()}
+    return {worker: number for worker, (number, _) in worlds.items()}
 
 
 def _world() -> tuple[int, int] | None:
