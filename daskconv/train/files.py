@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,13 @@ from daskconv.nn.specs import from_plain, kinds_of, to_plain
 from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.train.augment import Augmentation
+from daskconv.train.durable import write_whole
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import Optimizer
 from daskconv.train.schedule import Schedule
 
-FORMAT = 1
+FORMAT = 2
 Path_ = str | PathLike[str]
 
 
@@ -60,22 +61,31 @@ def write_model(path: Path_, model: Model) -> None:
 
 def write_checkpoint(path: Path_, checkpoint: Checkpoint) -> None:
     """Write a model with its training's state; the file loads as a model too."""
-    position = checkpoint.state.position
+    _write(path, arrays_of(checkpoint), header_of(checkpoint))
+
+
+def arrays_of(checkpoint: Checkpoint) -> dict[str, NDArray]:
+    """Return all arrays of a checkpoint, by the names that they have in files."""
     arrays = _model_arrays(checkpoint.model)
-    arrays |= {f"slots/{name}": array for name, array in checkpoint.state.slots.items()}
-    arrays["position/sums"] = position.sums
+    return arrays | {f"slots/{name}": array for name, array in checkpoint.state.slots.items()}
+
+
+def header_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return as JSON what a checkpoint holds beside its arrays."""
+    position = checkpoint.state.position
     training = {
         "steps": checkpoint.state.steps,
         "epoch": position.epoch,
         "step": position.step,
+        "sums": position.sums.tolist(),
         "history": to_plain(checkpoint.history),
         "options": to_plain(checkpoint.options),
     }
-    _write(path, arrays, {"model": _model_header(checkpoint.model), "training": training})
+    return {"model": _model_header(checkpoint.model), "training": training}
 
 
 def load(path: Path_) -> Model:
-    """Return the model of a file that :meth:`Model.save` or training wrote.
+    """Return the model of a file that :meth:`Model.save` or training wrote, or of a folder's newest checkpoint.
 
     Parameters
     ----------
@@ -86,22 +96,35 @@ def load(path: Path_) -> Model:
     DataError
         Where the file is missing, damaged, or holds layers that are not defined here.
     """
+    if Path(path).is_dir():
+        return load_checkpoint(path).model
     arrays, header = _read(path)
     return _model_of(path, arrays, header)
 
 
 def load_checkpoint(path: Path_) -> Checkpoint:
-    """Return a checkpoint; raise DataError where the file holds a model only."""
+    """Return the checkpoint of a file, or the newest of a folder that verifies; raise DataError where there is none."""
+    if Path(path).is_dir():
+        from daskconv.train.checkpoints.folder import read_newest
+
+        return read_newest(path)
     arrays, header = _read(path)
-    model = _model_of(path, arrays, header)
-    training = header.get("training")
-    if training is None:
+    if "training" not in header:
+        _model_of(path, arrays, header)
         raise DataError(
             f"{path} holds a model but no training to go on with: train from it with net=load(path)."
         )
+    return checkpoint_of(path, arrays, header)
+
+
+def checkpoint_of(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> Checkpoint:
+    """Return the checkpoint that a file's arrays and header make up."""
+    model = _model_of(path, arrays, header)
     try:
+        training = header["training"]
+        sums = np.array(training["sums"], np.float64)
+        position = Position(training["epoch"], training["step"], sums)
         slots = _section(arrays, "slots")
-        position = Position(training["epoch"], training["step"], arrays["position/sums"])
         state = TrainState(dict(model.params), slots, position, training["steps"], dict(model.state))
         return Checkpoint(model, state, training["history"], from_plain_options(training["options"]))
     except (KeyError, TypeError) as error:
@@ -174,25 +197,17 @@ def _write(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -> N
 
     from daskconv import __version__
 
-    target = Path(path)
-    text = json.dumps({"format": FORMAT, "version": __version__, **header})
-    payload = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"daskconv": text})
-    write_whole(target, payload)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = _signed({"format": FORMAT, "version": __version__, **header}, arrays)
+    write_whole(path, save(arrays, {"daskconv": text}))
 
 
-def write_whole(path: Path_, content: bytes) -> None:
-    """Write a whole file beside ``path``, then put it in its place."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{target} cannot be written: {error.strerror}.") from None
+def _signed(header: dict[str, Any], arrays: dict[str, NDArray]) -> str:
+    """Return the header as text, with a checksum of itself and of the arrays."""
+    digest = sha256(json.dumps(header).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return json.dumps({**header, "sha256": digest.hexdigest()})
 
 
 def check_writable(path: Path_) -> None:
@@ -220,4 +235,7 @@ def _read(path: Path_) -> tuple[dict[str, NDArray], dict[str, Any]]:
         raise DataError(
             f"{path} has a format that this version does not read: use the version that wrote it."
         )
+    header.pop("sha256", None)
+    if metadata["daskconv"] != _signed(header, arrays):
+        raise DataError(f"{path} is damaged: it has other contents than were written to it.")
     return arrays, header

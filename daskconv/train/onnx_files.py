@@ -8,7 +8,7 @@ from os import PathLike
 from daskconv.errors import InputError
 from daskconv.nn.onnx.read import read_model
 from daskconv.nn.onnx.values import IMAGES, Value
-from daskconv.train.files import write_whole
+from daskconv.train.durable import write_whole
 from daskconv.train.model import Model
 
 
