@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from daskconv.plan.tune import tune
     from daskconv.scene.store import store
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
+    from daskconv.train.checkpoints.spec import Checkpoints
     from daskconv.train.estimators import ConvNetClassifier, ConvNetRegressor
     from daskconv.train.files import load
     from daskconv.train.history import History
@@ -147,6 +148,7 @@ _ROOMS = {
     "plan.tune": ["tune"],
     "scene.store": ["store"],
     "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
+    "train.checkpoints.spec": ["Checkpoints"],
     "train.estimators": ["ConvNetClassifier", "ConvNetRegressor"],
     "train.files": ["load"],
     "train.history": ["History"],
@@ -193,6 +195,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Chain",
     "ChannelShuffle",
+    "Checkpoints",
     "Clip",
     "ColorJitter",
     "Concat",

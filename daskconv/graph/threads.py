@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,9 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from daskconv.errors import check_count
 from daskconv.graph.crew import Crew
+
+# Added to the niceness of what reads or writes beside the steps: they need the cores, it has a step's time.
+_NICE = 10
 
 
 def available_threads() -> int:
@@ -32,6 +35,15 @@ def cores() -> list[int]:
 def check_threads(threads: int) -> int:
     """Return ``threads``, or raise InputError unless it is an int of at least 1."""
     return check_count(threads, "threads")
+
+
+def step_back() -> None:
+    """Give this thread all cores of the process, and what the others leave of them."""
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # a container may forbid it: it is a matter of speed only
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+            nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICE
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
 
 
 def execute(graph: Mapping, keys: Sequence[Any], threads: int) -> Any:

@@ -7,25 +7,22 @@ while ends; the next block that is taken starts another.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
 from numpy.typing import NDArray
 
-from daskconv.graph.threads import one_thread_each
+from daskconv.graph.threads import one_thread_each, step_back
 from daskconv.plan import tree
 from daskconv.plan.boxes import Box
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, TrainState
 from daskconv.run.transport import begin
 
-# Added to the niceness of the reader: the steps need the cores, it has a step's time.
-_NICE = 10
 _IDLE = 10.0  # seconds
 
 
@@ -119,7 +116,7 @@ class Ahead:
             self._thread.start()
 
     def _read(self) -> None:
-        _step_back()
+        step_back()
         with one_thread_each():
             while (claimed := self._claim()) is not None:
                 block, indices, epoch, box = claimed
@@ -145,29 +142,32 @@ def _name(indices: Indices, box: Box | None) -> _Name:
     return int(indices[0]), len(indices), box
 
 
-def _step_back() -> None:
-    """Give this thread all cores of the process, and what the steps leave of them."""
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # a container may forbid it: it is a matter of speed only
-            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
-            nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICE
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
-
-
 @contextmanager
 def reading_ahead(
-    program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState
+    program: Program,
+    data: Data,
+    epoch: int,
+    spans: list[tree.Span],
+    state: TrainState,
+    until: int | None = None,
 ) -> Iterator[Data]:
     """Yield the data, which reads the blocks of some subtrees of shards ahead of an epoch's steps."""
-    ahead = steps_ahead(program, data, epoch, spans, state)
+    ahead = steps_ahead(program, data, epoch, spans, state, until)
     try:
         yield ahead
     finally:
         ahead.close()
 
 
-def steps_ahead(program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState) -> Ahead:
-    """Return the data, which reads ahead of the steps that follow a state; close it in the end."""
+def steps_ahead(
+    program: Program,
+    data: Data,
+    epoch: int,
+    spans: list[tree.Span],
+    state: TrainState,
+    until: int | None = None,
+) -> Ahead:
+    """Return the data, which reads ahead of the steps that follow a state, to ``until``; close it in the end."""
     batches = data.batches(epoch)
 
     def blocks_of(step: int) -> list[Block]:
@@ -176,7 +176,8 @@ def steps_ahead(program: Program, data: Data, epoch: int, spans: list[tree.Span]
         return [(block, None) for indices in own for block in program.blocks_of(indices)]
 
     first = begin(state, epoch).position.step
-    return Ahead(data, blocks_of, range(first, len(batches) if data.ahead else first))
+    last = min(until or len(batches), len(batches)) if data.ahead else first
+    return Ahead(data, blocks_of, range(first, last))
 
 
 def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:

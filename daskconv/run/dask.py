@@ -113,23 +113,26 @@ class DaskTransport:
                 error.with_traceback(None)
                 wait_for_a_worker(self.client)
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
         batches = self.data["train"].batches(epoch)
+        last = min(until or len(batches), len(batches))
         self._root.state = begin(self._root.state, epoch)
         with forwarding(self.client, self.run):
-            while self._root.state.position.step < len(batches) and not stopped():
-                self._keeping_on(lambda: self._run_chain(epoch, batches, stopped))
+            while self._root.state.position.step < last and not stopped():
+                self._keeping_on(lambda: self._run_chain(epoch, batches, last, stopped))
         return self._root.state.position
 
-    def _run_chain(self, epoch: int, batches: Sequence[Indices], stopped: Callable[[], bool]) -> None:
+    def _run_chain(
+        self, epoch: int, batches: Sequence[Indices], last: int, stopped: Callable[[], bool]
+    ) -> None:
         """Run steps from the driver's copy on, a few ahead of those that are done; the end gives the new copy."""
         if worker_addresses(self.client) != self._present:
             self._place()
         first, steps = self._root.state.position.step, len(batches)
         parts, waiting = list[Future](), deque[list[Future]]()
         step = first
-        while step < min(first + _CHAIN, steps) and not (parts and stopped()):
+        while step < min(first + _CHAIN, last) and not (parts and stopped()):
             batch, place = batches[step], (epoch, step, steps)
             key, data = f"step-{epoch}-{step}", self.data["train"]
             parts = [

@@ -129,17 +129,18 @@ class DaskShards:
                     raise
                 wait_for_a_worker(self.client)
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
         steps = len(self.data["train"].batches(epoch))
+        last = min(until or steps, steps)
         self._root = begin(self._root, epoch)
-        while self._root.position.step < steps and not stopped():
-            self._keeping_on(lambda: self._run_chain(epoch, steps, stopped))
+        while self._root.position.step < last and not stopped():
+            self._keeping_on(lambda: self._run_chain(epoch, last, stopped))
         return self._root.position
 
-    def _run_chain(self, epoch: int, steps: int, stopped: Callable[[], bool]) -> None:
+    def _run_chain(self, epoch: int, last: int, stopped: Callable[[], bool]) -> None:
         first = self._root.position.step
-        count = min(_CUT, steps - first)
+        count = min(_CUT, last - first)
         batches = self.data["train"].batches(epoch)[first : first + count]
         self._deliver("train", batches)
         with forwarding(self.client, self.run):

@@ -26,7 +26,7 @@ class LocalTransport:
         self._state, self._shared = state, False
         self._computed: set[int] = set()
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch's steps here."""
         root = (0, self.program.shards)
 
@@ -46,8 +46,8 @@ class LocalTransport:
         if self._shared:
             # Whoever else has the state keeps it as it is; steps change it in place.
             self._state, self._shared = self._state.copy(), False
-        with reading_ahead(self.program, self.data["train"], epoch, [root], self._state) as data:
-            steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep)
+        with reading_ahead(self.program, self.data["train"], epoch, [root], self._state, until) as data:
+            steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep, until)
             return run_steps(*steps).position
 
     def evaluate(self, data: str) -> NDArray[np.float64]:

@@ -32,10 +32,11 @@ class LocalShards:
         self.shards = Shards(program, pieces, Mesh((0,) * shards), threads)
         self._stepped = False
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch's steps here."""
         self._stepped = True
-        return drive(epoch_steps(self.shards, self.data["train"], epoch, stopped, emit_position), None)
+        steps = epoch_steps(self.shards, self.data["train"], epoch, stopped, emit_position, until)
+        return drive(steps, None)
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set."""
@@ -65,13 +66,13 @@ def epoch_steps(
     done: Callable[[Position, int], None],
     until: int | None = None,
 ) -> Steps[Position]:
-    """Run an epoch, or its steps ``until`` one, from where the pieces stand in it.
+    """Run an epoch, or its steps up to ``until``, from where the pieces stand in it.
 
     ``done`` gets the position, and the epoch's steps, after each step.
     """
     batches, pieces, stop = data.batches(epoch), shards.pieces, False
     pieces.position = begin(TrainState({}, {}, pieces.position), epoch).position
-    steps = range(pieces.position.step, until or len(batches))
+    steps = range(pieces.position.step, min(until or len(batches), len(batches)))
     with closing(
         Ahead(data, lambda step: shards.blocks(batches[step]), steps if data.ahead else steps[:0])
     ) as ahead:

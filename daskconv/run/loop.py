@@ -33,12 +33,16 @@ def run_steps(
     exchange: Exchange,
     stopped: Callable[[], bool],
     keep: Callable[[TrainState, int], None],
+    until: int | None = None,
 ) -> TrainState:
-    """Run an epoch from where ``state`` stands, in place; ``keep`` gets the state, and the steps, after each step."""
+    """Run an epoch from where ``state`` stands, in place, to its end or the step ``until``.
+
+    ``keep`` gets the state, and the epoch's steps, after each step.
+    """
     batches = data.batches(epoch)
     state, stop = begin(state, epoch), False
     with one_thread_each():
-        while state.position.step < len(batches) and not stop:
+        while state.position.step < min(until or len(batches), len(batches)) and not stop:
             step = state.position.step
             parts = compute(program, state, data, batches[step], epoch)
             total, stop = exchange(parts, stopped())

@@ -42,8 +42,8 @@ def open_shards(
     ranks[run] = Member(named, communicator(world).comm, options, shards)
 
 
-def run_epoch(run: str, epoch: int) -> Position:
-    """Run the steps of an epoch together with all other ranks."""
+def run_epoch(run: str, epoch: int, until: int | None) -> Position:
+    """Run the steps of an epoch, up to ``until``, together with all other ranks."""
     member = ranks[run]
     member.stop.clear()
 
@@ -52,7 +52,7 @@ def run_epoch(run: str, epoch: int) -> Position:
         if member.comm.rank == 0:
             send_position(run, position, steps)
 
-    steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done)
+    steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done, until)
     with member.messages() as messages:
         return drive(steps, messages)
 

@@ -80,11 +80,11 @@ class MPITransport:
         """Return the images of an epoch that each worker reads, where a cluster holds their chunks."""
         return own_images(self.program, self.data["train"], epoch, len(self.workers))
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
-        """Run the epoch as one task a worker, and wait for all of them."""
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
+        """Run the epoch, or its steps up to ``until``, as one task a worker, and wait for all of them."""
         with forwarding(self.client, self.run):
             self._deliver("train", self.own_images(epoch))
-            futures = self._submit_all(self.tasks.run_epoch, epoch)
+            futures = self._submit_all(self.tasks.run_epoch, epoch, until)
             asked = False
             while not all(future.done() for future in futures):
                 if stopped() and not asked:

@@ -43,8 +43,8 @@ def open_replica(
     ranks[run] = Replica(named, comm, options, program, state.copy(), reduction)
 
 
-def run_epoch(run: str, epoch: int) -> Position:
-    """Run the steps of an epoch together with all other ranks."""
+def run_epoch(run: str, epoch: int, until: int | None) -> Position:
+    """Run the steps of an epoch, up to ``until``, together with all other ranks."""
     replica = ranks[run]
     replica.stop.clear()
     reduction = replica.reduction
@@ -63,8 +63,9 @@ def run_epoch(run: str, epoch: int) -> Position:
             return reduction.finish(stop)
 
         program, state, stopped = replica.program, replica.state, replica.stop.is_set
-        with reading_ahead(program, replica.data["train"], epoch, list(reduction.own), state) as data:
-            return run_steps(program, state, data, epoch, compute, exchange, stopped, keep).position
+        with reading_ahead(program, replica.data["train"], epoch, list(reduction.own), state, until) as data:
+            steps = (program, state, data, epoch, compute, exchange, stopped, keep, until)
+            return run_steps(*steps).position
 
 
 def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:

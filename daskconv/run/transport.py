@@ -19,8 +19,8 @@ class Transport(Protocol):
     name: str
     data: Mapping[str, Data]
 
-    def run_epoch(self, epoch: int, stopped: Callable[[], bool]) -> Position:
-        """Run an epoch from where the state stands in it to its end, or until ``stopped()`` after a step.
+    def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
+        """Run an epoch from where the state stands in it to its end, to the step ``until``, or until ``stopped()``.
 
         The result's step is the number of steps done; its sums are the epoch's.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from time import monotonic
 from typing import Any
 
 from daskconv import events
@@ -24,10 +23,12 @@ from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
-from daskconv.run.transport import Transport
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
+from daskconv.train.checkpoints.keeper import Keeper, keeping
+from daskconv.train.checkpoints.spec import Checkpoints, resolve_checkpoints
 from daskconv.train.data import ArrayData, checked_data
+from daskconv.train.epochs import Epochs
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
 from daskconv.train.images import as_images, image_shape
@@ -207,6 +208,7 @@ class Trainer:
         validation_data: tuple[Any, Any] | None = None,
         callbacks: Sequence[Callback] = (),
         sample_weight: Any = None,
+        checkpoint: str | PathLike[str] | Checkpoints | None = None,
         progress: bool = True,
     ) -> History:
         """Train until ``epochs`` epochs are done, counted from the first one that this trainer, or its checkpoint, ran.
@@ -224,6 +226,9 @@ class Trainer:
         callbacks : sequence of function
             Called as ``callback(trainer, logs)`` after each epoch; ``trainer.stop()`` ends training.
         sample_weight : array (n,), optional
+        checkpoint : str, path or Checkpoints, optional
+            A folder for checkpoints, written beside the steps every 10 minutes or as the Checkpoints say;
+            :meth:`resume` goes on from it.
         progress : bool
             A bar on a terminal, a line an epoch elsewhere.
 
@@ -245,22 +250,22 @@ class Trainer:
         checks.check_callbacks(callbacks)
         self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
+        spec = resolve_checkpoints(checkpoint)
+        keeper = None if spec is None else Keeper(spec, self.steps)
         self._begin(program, x)
         for item in data.values():
             item.normalize = self._require_model().preprocess
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
-        with shown, events.listening(shown.step), catching(self._stop):
+        with shown, events.listening(shown.step), catching(self._stop), keeping(keeper, self.checkpoint):
             transport = open_transport(name, client, program, self._require_state(), data, self.threads)
             steps = -(-len(train) // program.batch_size)
-            try:
-                self._run(transport, program, steps, epochs, callbacks, shown.epoch)
-            finally:
-                self._close(transport, steps)
+            Epochs(self, transport, program, steps, self._stop, keeper).run(epochs, callbacks, shown.epoch)
         if self._stop.signal is not None:
+            where = f" in {keeper.newest}" if keeper is not None and keeper.newest else ""
             raise Interrupted(
                 f"Training stopped on {self._stop.signal.name} after {self.position.epoch} epochs and "
-                f"{self.position.step} steps: the last full step is kept.",
+                f"{self.position.step} steps: the last full step is kept{where}.",
                 self._stop.signal,
             )
         return self.history
@@ -295,6 +300,11 @@ class Trainer:
         return self._require_model().predict(x)
 
     @property
+    def steps(self) -> int:
+        """The steps that are done, in all epochs."""
+        return self._state.steps if self._state is not None else 0
+
+    @property
     def batch_size(self) -> int | None:
         """The batch size that training began with, or None before."""
         return self._options.get("batch_size")
@@ -314,10 +324,12 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         state = self._require_state()
-        return Checkpoint(self._require_model(), state, self.history.epochs, self._options)
+        return Checkpoint(self._require_model(), state, list(self.history.epochs), self._options)
 
     def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
-        """Go on from a file that :meth:`save` wrote; the next ``fit`` has to have the same options and data.
+        """Go on from a file that :meth:`save` wrote, or from the newest checkpoint in a folder that verifies.
+
+        The next ``fit`` has to have the same options and data.
 
         Parameters
         ----------
@@ -383,50 +395,8 @@ class Trainer:
         same = began["method"] == self.method and began.get("precision") == self.precision
         return (began["methods"], began.get("tuning", "")) if same else None
 
-    def _run(
-        self,
-        transport: Transport,
-        program: Program,
-        steps: int,
-        epochs: int,
-        callbacks: Sequence[Callback],
-        show: Callable[[dict[str, Any]], None],
-    ) -> None:
-        epoch, before = self.position.epoch, self.position
-        while epoch < epochs and not self._stop():
-            started = monotonic()
-            position = transport.run_epoch(epoch, self._stop)
-            if position.step < steps:
-                return
-            seconds = monotonic() - started
-            images = float(position.sums[2]) - (float(before.sums[2]) if before.sums.size else 0.0)
-            logs = {"epoch": epoch + 1, **program.results(position.sums)}
-            if "validation" in transport.data:
-                results = program.results(transport.evaluate("validation"))
-                logs |= {f"val_{name}": value for name, value in results.items()}
-            logs |= {
-                "learning_rate": program.rate(epoch, 0, 1),
-                "seconds": seconds,
-                "images_per_second": images / seconds,
-            }
-            self.history.epochs.append(logs)
-            show(logs)
-            epoch, before = epoch + 1, Position(epoch + 1)
-            if callbacks:
-                self._keep(transport.state(), steps)
-                for callback in callbacks:
-                    callback(self, logs)
-
-    def _close(self, transport: Transport, steps: int) -> None:
-        """Take back the state, after a failure the newest good one, and let the transport go."""
-        try:
-            self._keep(transport.state(), steps)
-            self.shard_owners, self.input_read = transport.owners(), transport.read()
-        finally:
-            transport.close()
-
-    def _keep(self, state: TrainState, steps: int) -> None:
-        """Keep the state; after an epoch's last step the next one begins."""
+    def keep(self, state: TrainState, steps: int) -> None:
+        """Keep a state that a transport gave; after an epoch's last of its ``steps`` the next one begins."""
         if state.position.step == steps:
             state = replace(state, position=Position(state.position.epoch + 1))
         self._own(state)

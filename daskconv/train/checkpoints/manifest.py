@@ -43,5 +43,5 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _text(contents: dict[str, Any]) -> str:
     """Return the one way to write these contents, with their own checksum."""
-    digest = sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"contents": contents, "sha256": digest}, sort_keys=True, indent=1)
+    digest = sha256(json.dumps(contents).encode()).hexdigest()
+    return json.dumps({"contents": contents, "sha256": digest}, indent=1)
