@@ -62,7 +62,12 @@ class Disk:
             self.dirty.discard(path)
             self.renamed = [pair for pair in self.renamed if pair[1].parent != path]
         if name == "rename":
-            self.renamed.append((Path(args[0]), Path(args[1])))
+            before, after = Path(args[0]), Path(args[1])
+            self.renamed.append((before, after))
+            self.dirty = {
+                after / path.relative_to(before) if path.is_relative_to(before) else path
+                for path in self.dirty
+            }
 
     def lose_power(self):
         for path in self.dirty:
