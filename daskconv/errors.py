@@ -26,7 +26,10 @@ class WorkerError(DaskconvError, RuntimeError):
 
 
 class Interrupted(DaskconvError):
-    """Training ended early on Ctrl-C or SIGTERM; everything up to the last full step is kept.
+    """Training ended early on Ctrl-C, SIGTERM or SIGUSR1; everything up to the last full step is kept.
+
+    ``daskconv train``, and a script that :func:`daskconv.start` began under an MPI launcher, then exit with 128 plus
+    the signal's number: 130, 143 or 138.
 
     Attributes
     ----------

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daskconv.errors import DaskconvError, InputError
+from daskconv.errors import DaskconvError, InputError, Interrupted
 
 SCRIPT = 1
 # Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
@@ -38,9 +38,9 @@ def mpi_client(ranks: int, dashboard_address: str) -> Iterator[Any]:
     _check_size(comm, ranks)
     neighbours = comm.Split_type(MPI.COMM_TYPE_SHARED).size
     if comm.rank != SCRIPT:
-        # The launcher hands Ctrl-C and SIGTERM to every rank; the script's rank alone decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # The launcher hands Ctrl-C, SIGTERM and SIGUSR1 to every rank; the script's rank alone decides.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         _serve(dask_mpi, comm, neighbours, dashboard_address)
     dask_mpi.initialize(exit=False)
     yield from _script(comm)
@@ -129,6 +129,8 @@ def _say(error: BaseException) -> None:
 def _code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, Interrupted) and error.signal is not None:
+        return 128 + error.signal
     return 2 if isinstance(error, DaskconvError) else 1
 
 

@@ -237,7 +237,7 @@ class Trainer:
         InputError
             Where data and network do not fit, before anything is trained.
         Interrupted
-            After Ctrl-C or SIGTERM; the last full step is kept, and ``fit`` goes on from it.
+            After Ctrl-C, SIGTERM or SIGUSR1; the last full step is kept, and ``fit`` goes on from it.
         """
         x = as_images(x, "x")
         program = self._check_fit(x, batch_size, epochs)

@@ -3,37 +3,41 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
 from daskconv import events
 from daskconv.errors import DataError, Interrupted
+from daskconv.train import interrupt
 from daskconv.train.interrupt import StopRequest, catching
 from train.small import STEPS, X, Y, bits, fit, trainer
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """Python's own handlers, which are there again after a test, whatever happens in training."""
     own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    own[signal.SIGUSR1] = signal.SIG_DFL
     before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
     after = {number: signal.signal(number, handler) for number, handler in before.items()}
     assert after == own
 
 
-def kill_at(step, number, times=1):
+def kill_at(step, *numbers, pause=0.0):
     def listener(event):
         if event.epoch * STEPS + event.step == step:
-            for _ in range(times):
+            for number in numbers:
                 os.kill(os.getpid(), number)
+                time.sleep(pause)
 
     return events.listening(listener)
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_signal_ends_training_after_a_step_and_fit_goes_on(number, threads):
     run = trainer(threads=threads)
@@ -57,15 +61,27 @@ def test_a_signal_in_the_last_step_still_says_so():
     assert bits(run) == bits(fit(trainer())) and len(run.history.epochs) == 1
 
 
-def test_a_second_signal_meets_the_handler_from_before():
+def test_a_second_signal_meets_the_handler_from_before(monkeypatch):
     met = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: met.append(number))
     try:
-        with kill_at(2, signal.SIGTERM, times=2), pytest.raises(Interrupted):
-            fit(trainer())
-        assert met == [signal.SIGTERM]
+        for first in (signal.SIGINT, signal.SIGTERM):
+            monkeypatch.setattr(interrupt, "_SAME", 0.01)
+            with kill_at(2, first, signal.SIGTERM, pause=0.02), pytest.raises(Interrupted) as got:
+                fit(trainer())
+            assert met == [signal.SIGTERM] and got.value.signal == first
+            met.clear()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_belongs_to_one_wish_ends_training_and_not_the_process():
+    """SIGTERM from a batch system and, the same, from the launcher; and after the warning of SIGUSR1."""
+    warned = [signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1]
+    for numbers in ([signal.SIGTERM] * 3, warned):
+        with kill_at(2, *numbers), pytest.raises(Interrupted) as got:
+            fit(trainer())
+        assert got.value.signal == signal.SIGTERM
 
 
 def test_fit_goes_on_after_a_second_signal_and_after_a_users_error():
@@ -74,7 +90,7 @@ def test_fit_goes_on_after_a_second_signal_and_after_a_users_error():
             raise ZeroDivisionError
 
     run = trainer()
-    with kill_at(2, signal.SIGINT, times=2), pytest.raises(KeyboardInterrupt):
+    with kill_at(2, signal.SIGINT, signal.SIGINT), pytest.raises(KeyboardInterrupt):
         fit(run, epochs=3)
     assert run.position.epoch == 0 and run.position.step == run._state.steps == 3
     with pytest.raises(ZeroDivisionError):
@@ -99,9 +115,9 @@ def test_other_threads_leave_signals_alone():
 
     def look():
         with catching(StopRequest()):
-            found.extend(signal.getsignal(number) for number in BOTH)
+            found.extend(signal.getsignal(number) for number in ALL)
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert found == [signal.getsignal(number) for number in BOTH]
+    assert found == [signal.getsignal(number) for number in ALL]
