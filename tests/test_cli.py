@@ -21,6 +21,7 @@ from daskconv.cli import main_group, parts
 from daskconv.datasets import load
 from daskconv.nn import losses
 from daskconv.train.files import load_checkpoint
+from train.small import bits
 
 DIGITS = load("digits")
 SMALL = {"x_train": DIGITS.x_train[:120], "y_train": DIGITS.y_train[:120]}
@@ -523,10 +524,10 @@ def test_an_infinite_pixel_is_one_sentence_without_a_warning(run):
 # ---------------------------------------------------------------------------------- signals
 
 
-def interrupted(number, folder, data, save):
+def interrupted(number, folder, data, *options):
     """Train without end in a process of its own, send a signal after two epochs: exit code and output."""
     command = [sys.executable, "-m", "daskconv.cli", "train", "--data", data, *QUICK]
-    command += ["--epochs", "10000", "--save", save]
+    command += ["--epochs", "10000", *options]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
@@ -543,7 +544,7 @@ def interrupted(number, folder, data, save):
 def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tmp_path, run):
     data, save = tmp_path / "the data.npz", tmp_path / "the model"
     shutil.copy(folder / "small.npz", data)
-    ended, out, err = interrupted(number, tmp_path, str(data), str(save))
+    ended, out, err = interrupted(number, tmp_path, str(data), "--save", str(save))
     assert (ended, err) == (code, "")
     said = re.search(
         rf"^Training stopped on {number.name} after (\d+) epochs and (\d+) steps: the last full step is kept. "
@@ -561,6 +562,35 @@ def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tm
     lines = lines_of(run(*shlex.split(said[3]), "--epochs", total))
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == [f"epoch {total}/{total}"]
     assert load_checkpoint(save).state.position.epoch == total and len(load_checkpoint(save).history) == total
+
+
+def test_the_warning_of_a_batch_system_ends_in_a_checkpoint_that_goes_on(folder, tmp_path):
+    data, runs = str(folder / "small.npz"), tmp_path / "runs"
+    options = ["--checkpoint", str(runs), "--checkpoint-steps", "1"]
+    ended, out, err = interrupted(signal.SIGUSR1, tmp_path, data, *options)
+    assert (ended, err) == (138, "")
+    said = re.search(
+        r"on SIGUSR1 .* kept in (\S+step-\d+)\. Go on with: daskconv (train .*--resume .*)$", out, re.M
+    )
+    assert said and Path(said[1]).is_dir() and sorted(os.listdir(tmp_path)) == ["runs"], out
+    position, names = load_checkpoint(runs).state.position, sorted(os.listdir(runs))
+    assert names[-1] == Path(said[1]).name and len(names) in (3, 4)
+
+    shutil.rmtree(said[1])
+    os.truncate(runs / names[-2] / "manifest.json", 100)
+    total = position.epoch + 1
+    command = [*shlex.split(said[2]), "--epochs", total, "--checkpoint-keep", 1, "--save", "model"]
+    result = process(*command, cwd=tmp_path)
+    assert result.returncode == 0 and result.stderr.startswith("Warning: ")
+    assert result.stderr.count("\n") == 1 and f"{names[-2]}/manifest.json is damaged" in result.stderr
+    assert f"falls back to {runs / names[-3]}" in result.stderr
+    assert load_checkpoint(runs).state.position.epoch == total
+    assert bits(daskconv.load(tmp_path / "model")) == bits(daskconv.load(runs))
+
+
+def test_options_of_checkpoints_need_a_folder(run, folder):
+    code, _, err = run("train", "--data", folder / "small.npz", "--checkpoint-steps", 5)
+    assert "need --checkpoint FOLDER" in one_sentence(code, err)
 
 
 def test_the_installed_command_is_the_module(tmp_path):

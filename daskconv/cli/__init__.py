@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
+from typing import Any
 
 import click
 
@@ -26,12 +28,17 @@ for command in (train, evaluate, predict, tune, info):
     main_group.add_command(command)
 
 
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"Warning: {message}\n"
+
+
 def main() -> None:
     """Run the command; one sentence and exit code 2 for what the user can mend."""
     from daskconv.run.launcher import launcher_rank, launcher_ranks
 
     # Every rank reads the same line: one of them complains, the first where there are too few for a script's rank.
     ranks = launcher_ranks()
+    warnings.formatwarning = _one_line
     silent = ranks > 1 and launcher_rank() not in (None, 1 if ranks > 2 else 0)
     if silent:
         click.exceptions.UsageError.show = lambda self, file=None: None  # type: ignore[method-assign]

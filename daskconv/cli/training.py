@@ -17,7 +17,8 @@ from daskconv.errors import InputError, Interrupted
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
-_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
+_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "wait_workers"}
+_FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
@@ -85,7 +86,16 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
-@click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
+@click.option(
+    "--checkpoint", type=click.Path(), help="Write checkpoints to this folder, beside the training."
+)
+@click.option("--checkpoint-steps", type=click.IntRange(1), help="Steps from one checkpoint to the next.")
+@click.option("--checkpoint-minutes", type=click.FloatRange(0, min_open=True),
+              help="Minutes from one to the next.  [default: 10 where no steps are given]")  # fmt: skip
+@click.option("--checkpoint-keep", type=click.IntRange(1), default=3, show_default=True,
+              help="How many of the newest stay, beside the best.")  # fmt: skip
+@click.option("--resume", type=click.Path(), help="Go on from a file that training saved, or from the newest "
+              "checkpoint of a folder, and write there.")  # fmt: skip
 @click.pass_context
 def train(context: click.Context, **options: Any) -> None:
     """Train a network.
@@ -94,6 +104,10 @@ def train(context: click.Context, **options: Any) -> None:
     daskconv train --data digits --epochs 10 --save digits.safetensors
     mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001
     daskconv train --data digits --resume digits.safetensors --epochs 20
+    daskconv train --data cifar10 --checkpoint runs/1 --checkpoint-minutes 5
+    daskconv train --data cifar10 --resume runs/1
+
+    SIGTERM, SIGUSR1 and Ctrl-C end the step that runs, save, and exit with 143, 138 and 130.
     """  # noqa: D301 - click keeps lines after a backspace as they are
     from daskconv.launch.start import start
 
@@ -117,8 +131,10 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     from daskconv import datasets
     from daskconv.train.files import check_writable, load_checkpoint
 
-    target = options["save"] or options["resume"]
-    check_writable(target or _RESCUE)
+    checkpoints = _checkpoints(options)
+    target = options["save"] or (None if checkpoints else options["resume"])
+    if target or not checkpoints:
+        check_writable(target or _RESCUE)
     checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
     if checkpoint is not None:
         fixed = sorted(f"--{name.replace('_', '-')}" for name in given - _FREE)
@@ -130,7 +146,22 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     options["epochs"] = options["epochs"] or 10
     data = datasets.load(options["data"], mapped=True)
     trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
-    _fit(trainer, data, options, target)
+    _fit(trainer, data, options, target, checkpoints)
+
+
+def _checkpoints(options: dict[str, Any]) -> Any:
+    """Return where, when and how many checkpoints are written; None where nobody asked for any."""
+    from daskconv.train.checkpoints.spec import Checkpoints
+
+    resumed = options["resume"] if options["resume"] and Path(options["resume"]).is_dir() else None
+    folder = options["checkpoint"] or resumed
+    if folder is None:
+        if options["checkpoint_steps"] or options["checkpoint_minutes"]:
+            raise InputError("--checkpoint-steps and --checkpoint-minutes need --checkpoint FOLDER: give it.")
+        return None
+    return Checkpoints(
+        folder, options["checkpoint_steps"], options["checkpoint_minutes"], options["checkpoint_keep"]
+    )
 
 
 def _trainer(options: dict[str, Any], data: Any) -> Any:
@@ -185,7 +216,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
     return trainer.resume(checkpoint)
 
 
-def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -> None:
+def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None, checkpoints: Any) -> None:
     validation = None if data.x_test is None else (data.x_test, data.y_test)
     before = trainer.position
     try:
@@ -195,10 +226,12 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
             epochs=options["epochs"],
             batch_size=trainer.batch_size or options["batch_size"],
             validation_data=validation,
+            checkpoint=checkpoints,
         )
     except Interrupted as stopped:
-        path = target or _RESCUE
-        trainer.save(path)
+        path = checkpoints.folder if checkpoints else target or _RESCUE
+        if not checkpoints:
+            trainer.save(path)
         again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
         click.echo(f"{stopped} Go on with: {again}")
         sys.exit(128 + int(stopped.signal or signal.SIGINT))
