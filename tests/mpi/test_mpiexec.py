@@ -3,30 +3,34 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-import daskconv
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import jobs  # noqa: E402
 import recipes  # noqa: E402
 
 
 def run(mpiexec, ranks, *command, timeout=120):
-    return subprocess.run(
+    """Run a job to its end, and see that it leaves no process."""
+    mark = f"DASKCONV_TEST_JOB={uuid4().hex}"
+    result = subprocess.run(
         [mpiexec, "-n", str(ranks), sys.executable, *map(str, command)],
         capture_output=True,
         text=True,
         timeout=timeout,
         cwd=HERE,
         stdin=subprocess.DEVNULL,
+        env=os.environ | dict([mark.split("=")]),
     )
+    jobs.wait_until_gone(lambda: jobs.with_environment(mark))
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +116,15 @@ def test_a_job_says_one_line_and_nothing_else(job):
 
 @pytest.mark.parametrize(
     ("how", "code", "sentence"),
-    [("labels", 2, "the network has 10 outputs"), ("own", 1, "the script's own mistake"), ("exit", 7, None)],
+    [
+        ("labels", 2, "the network has 10 outputs"),
+        ("own", 1, "the script's own mistake"),
+        ("exit", 7, None),
+        ("worker", 2, "of 2 failed: OSError: the layer's own mistake ("),
+    ],
 )
 def test_a_failing_script_fails_the_job_and_says_why_once(mpiexec, how, code, sentence):
-    result = run(mpiexec, 3, HERE / "fails.py", how, timeout=60)
+    result = run(mpiexec, 3 + (how == "worker"), HERE / "fails.py", how, timeout=60)
     assert result.returncode == code
     if sentence:
         assert result.stderr.count(sentence) + result.stdout.count(sentence) == 1 + (how == "own")
@@ -165,57 +174,6 @@ def test_the_demo_reaches_its_accuracy(mpiexec, tmp_path):
     assert float(accuracy[1]) >= 97
 
 
-def test_sigterm_to_the_launcher_saves_and_resumes(mpiexec, tmp_path):
-    path = tmp_path / "model.safetensors"
-    command = [mpiexec, "-n", "4", sys.executable, "-m", "daskconv.cli", "train", "--data", "digits"]
-    job = subprocess.Popen(
-        [*command, "--epochs", "100000", "--lr", "0.001", "--save", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    for line in job.stdout:
-        if line.startswith("epoch"):
-            break
-    time.sleep(0.3)
-    job.send_signal(signal.SIGTERM)
-    said, errors = job.communicate(timeout=60)
-    assert job.returncode == 128 + signal.SIGTERM, errors
-    assert f"--resume {path}" in said
-    assert "Traceback" not in errors
-    assert daskconv.load(path).predict(recipes.digits()[0][:2]).shape == (2, 10)
-
-
-def test_a_killed_worker_ends_the_job(mpiexec):
-    """A lost rank ends an MPI job; what counts is that nothing hangs."""
-    job = subprocess.Popen(
-        [
-            mpiexec,
-            "-n",
-            "4",
-            sys.executable,
-            "-m",
-            "daskconv.cli",
-            "train",
-            "--data",
-            "digits",
-            "--epochs",
-            "100000",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    for line in job.stdout:
-        if line.startswith("epoch"):
-            break
-    os.kill(rank_process(job.pid, 3), signal.SIGKILL)
-    job.communicate(timeout=60)
-    assert job.returncode != 0
-
-
 @pytest.mark.slow
 def test_a_peer_that_waits_in_mpi_neither_hangs_nor_crashes_the_job(mpiexec):
     started = time.monotonic()
@@ -234,23 +192,3 @@ def test_a_worker_that_stops_answering_ends_the_job_at_its_deadline(mpiexec, mon
     assert result.returncode != 0
     assert "A worker sent nothing for 3 s (daskconv.mpi.deadline): the job is aborted." in result.stderr
     assert time.monotonic() - started < 30
-
-
-def rank_process(launcher, rank):
-    """Return the process id of one rank below the launcher."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            environ = (entry / "environ").read_bytes().split(b"\0")
-            if f"PMI_RANK={rank}".encode() in environ and launcher in ancestors(int(entry.name)):
-                return int(entry.name)
-        except OSError:
-            continue
-    raise AssertionError(f"rank {rank} is not there")
-
-
-def ancestors(pid):
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        yield pid
