@@ -123,8 +123,9 @@ def _local_cluster(workers: int | None, threads: int | None, dashboard_address: 
 @contextmanager
 def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
-    from daskconv.run.dask import worker_addresses
+    from daskconv.run.losses import wait_for_a_worker, worker_addresses
 
+    wait_for_a_worker(client)
     _check_kernels(client.run(importable))
     client.run(cap_threads)
     client.run(mute)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from distributed import CancelledError, Client, Future, wait
+from distributed import CancelledError, Client, Future, KilledWorker, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError, sentence_of
@@ -27,18 +27,16 @@ from daskconv.run import held
 from daskconv.run.ahead import chunks_ahead
 from daskconv.run.alike import check_alike
 from daskconv.run.forward import forwarding
-from daskconv.run.held import Lost, Progress
+from daskconv.run.held import Progress, Seat
 from daskconv.run.loop import add_in_order
+from daskconv.run.losses import Losses, Lost, keeping_on, run_on, worker_addresses
+from daskconv.run.patience import deadline
 from daskconv.run.transport import begin
 
 # Steps in flight: enough to hide the scheduler's latency, few enough to stop soon.
 _WINDOW = 4
-# Steps between two copies of the state on the driver: no more have to be repeated.
-_CHAIN = 50
 # Seconds without a result after which the driver looks whether its workers are still there.
 _LOOK = 1.0
-# Losses in a row that the driver makes up for, and seconds in which a worker has to come back.
-_LOSSES, _RETURN = 5, 60
 
 
 class DaskTransport:
@@ -54,6 +52,9 @@ class DaskTransport:
         self.run, self.placements = f"daskconv-{uuid4().hex[:12]}", 0
         # The newest state that the driver holds: nothing that workers lose is older.
         self._root = Progress(state.copy())
+        self._losses = Losses()
+        self.workers, self._spans = list[str](), list[list[tree.Span]]()
+        self._late = deadline()
         self._keeping_on(self._place)
 
     def _place(self) -> None:
@@ -91,8 +92,7 @@ class DaskTransport:
         """Submit a task for one worker; where that is gone another one says so."""
         return self.client.submit(
             function,
-            self.run,
-            self._placement,
+            Seat(self.run, self._placement, self.workers[worker]),
             *args,
             key=f"{self._placement}-{key}-{worker}",
             workers=[self.workers[worker]],
@@ -100,18 +100,15 @@ class DaskTransport:
         )
 
     def _keeping_on(self, action: Callable[[], Any]) -> Any:
-        """Return what the action returns; where workers took with them what it needs, place that anew and repeat it."""
-        for losses in count(1):
-            try:
-                if losses > 1:
-                    self._place()
-                return action()
-            except Lost as error:
-                if losses > _LOSSES:
-                    raise
-                # Its frames hold on to futures of what is lost.
-                error.with_traceback(None)
-                wait_for_a_worker(self.client)
+        """Return what the action returns; where workers were lost, begin anew from the driver's copy."""
+        self._losses.reached(self._root.state.position)
+        return keeping_on(action, self._place, self._lost_shards, self._losses, self.client)
+
+    def _lost_shards(self) -> list[int]:
+        """Return the shards of workers that are gone."""
+        present = worker_addresses(self.client, none_is_fine=True)
+        spans = [self._spans[w] for w, worker in enumerate(self.workers) if worker not in present]
+        return [shard for own in spans for span in own for shard in range(*span)]
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
@@ -132,7 +129,7 @@ class DaskTransport:
         first, steps = self._root.state.position.step, len(batches)
         parts, waiting = list[Future](), deque[list[Future]]()
         step = first
-        while step < min(first + _CHAIN, last) and not (parts and stopped()):
+        while step < min(first + self._losses.chain, last) and not (parts and stopped()):
             batch, place = batches[step], (epoch, step, steps)
             key, data = f"step-{epoch}-{step}", self.data["train"]
             parts = [
@@ -150,34 +147,43 @@ class DaskTransport:
             ]
             waiting.append(parts)
             if len(waiting) >= _WINDOW:
-                for part in waiting.popleft():
-                    self._finished(part)
+                self._step_done(waiting.popleft())
             step += 1
         self._end_chain(parts, (epoch, step, steps))
+
+    def _step_done(self, parts: list[Future]) -> None:
+        """Wait for a step; raise WorkerError where that takes longer than the deadline."""
+        for w, part in enumerate(parts):
+            late = f"worker {self.workers[w]} with shards {[list(range(*span)) for span in self._spans[w]]}"
+            self._finished(part, late)
 
     def _end_chain(self, parts: list[Future], place: tuple[int, int, int]) -> None:
         ends = [
             self._submit(w, held.end_chain, parts, place, w == 0, key=f"end-{place[0]}-{place[1]}")
             for w in range(len(self.workers))
         ]
-        root = self._result(ends[0])
-        for end in ends:
-            self._finished(end)
-        self._root = root
+        self._step_done(ends)
+        self._root = self._result(ends[0])
 
-    def _finished(self, future: Future) -> Future:
-        """Wait for a future; raise one sentence where it failed, Lost where a worker is gone."""
-        self._await(future)
+    def _finished(self, future: Future, late: str | None = None) -> Future:
+        """Wait for a future; raise one sentence where it failed, Lost where a worker is gone.
+
+        ``late`` says whom it comes from, where that is a step, which has a deadline.
+        """
+        self._await(future, late)
         if future.status == "error":
             failure = future.exception()
             if isinstance(failure, WorkerError):
                 raise failure
+            if isinstance(failure, KilledWorker):
+                raise Lost(f"Worker {failure.last_worker.address} died again and again.")
             raise WorkerError(f"A task failed on a worker: {sentence_of(failure)}") from failure
         if future.status != "finished":
             raise Lost(f"The cluster lost a result ({future.status}): is the scheduler still there?")
         return future
 
-    def _await(self, future: Future) -> None:
+    def _await(self, future: Future, late: str | None) -> None:
+        end = monotonic() + self._late
         while True:
             try:
                 wait(future, timeout=_LOOK)
@@ -189,6 +195,10 @@ class DaskTransport:
                 gone = set(self.workers) - set(worker_addresses(self.client, none_is_fine=True))
                 if gone:
                     raise Lost(f"{len(gone)} of {len(self.workers)} workers are gone.") from None
+                if late is not None and monotonic() > end:
+                    raise WorkerError(
+                        f"A step has not ended in {self._late:g} s (daskconv.deadline): {late} is missing."
+                    ) from None
 
     def _result(self, future: Future) -> Any:
         """Return a future's result; another worker may die between the end of the task and the fetch."""
@@ -228,29 +238,8 @@ class DaskTransport:
 
     def read(self) -> dict[str, InputRead]:
         """Return what each worker has read since it got the data."""
-        present = worker_addresses(self.client, none_is_fine=True)
-        return self.client.run(held.read, self.run, workers=present, on_error="ignore")
+        return run_on(self.client, held.read, self.run)
 
     def close(self) -> None:
         """Drop what the workers hold."""
-        present = worker_addresses(self.client, none_is_fine=True)
-        self.client.run(held.let_go, self.run, workers=present, on_error="ignore")
-
-
-def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
-    """Return the addresses of a client's workers, in the order of their names."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    if not workers and not none_is_fine:
-        raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
-    # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
-    return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
-
-
-def wait_for_a_worker(client: Client) -> None:
-    """Wait until the cluster has a worker again; raise WorkerError where none comes."""
-    try:
-        client.wait_for_workers(1, timeout=_RETURN)
-    except TimeoutError:
-        raise WorkerError(
-            f"All workers of the cluster are gone and none came back in {_RETURN} s: start some and fit again."
-        ) from None
+        run_on(self.client, held.let_go, self.run)

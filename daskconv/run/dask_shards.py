@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -25,18 +26,18 @@ from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run.alike import check_alike
-from daskconv.run.dask import wait_for_a_worker, worker_addresses
 from daskconv.run.exchange import Mesh, Parcels, Steps
 from daskconv.run.forward import forwarding, send_position
-from daskconv.run.held import Lost
 from daskconv.run.local_shards import epoch_steps, evaluation
+from daskconv.run.losses import Losses, Lost, keeping_on, run_on, worker_addresses
+from daskconv.run.patience import deadline
 from daskconv.run.shards import Shards, images_of_workers
 from daskconv.run.transport import begin
 
-# Steps in flight, and steps from one copy on the driver to the next.
-_WINDOW, _CUT = 3, 50
-# Losses in a row that the driver makes up for; seconds between two looks whether workers are still there.
-_LOSSES, _LOOK = 5, 1.0
+# Steps in flight.
+_WINDOW = 3
+# Seconds between two looks whether workers are still there.
+_LOOK = 1.0
 
 Outbox = dict[int, list[NDArray]]
 """By worker, the arrays for it, in order."""
@@ -55,6 +56,7 @@ class DaskShards:
         self.data, self._root = data, state.copy()
         self.run, self.workers, self._tasks = "", list[str](), 0
         self._computed: dict[str, set[int]] = {}
+        self._losses, self._late = Losses(), deadline()
         self._keeping_on(lambda: None)  # that finds other workers than none, and places all
 
     def _place(self) -> None:
@@ -96,16 +98,22 @@ class DaskShards:
         except (CancelledError, KeyError, OSError) as error:
             raise Lost(f"A result was lost before it was fetched: {error}") from error
 
-    def _wait(self, futures: list[Future]) -> None:
-        """Wait for tasks; raise Lost as soon as one of the workers is gone."""
+    def _wait(self, futures: list[Future], of_a_step: bool = False) -> None:
+        """Wait for tasks, for those of a step until its deadline; raise Lost as soon as one of the workers is gone."""
+        end = monotonic() + self._late
         while True:
             try:
                 wait(futures, timeout=_LOOK)
                 break
             except TimeoutError:
-                gone = set(self.workers) - set(self.client.scheduler_info(n_workers=-1)["workers"])
+                gone = set(self.workers) - set(worker_addresses(self.client, none_is_fine=True))
                 if gone:
                     raise Lost(f"Worker {min(gone)} is gone.") from None
+                if of_a_step and monotonic() > end:
+                    late = [w for w, future in zip(self.workers, futures) if not future.done()]
+                    raise WorkerError(
+                        f"A step has not ended in {self._late:g} s (daskconv.deadline): worker {late[0]} is missing."
+                    ) from None
         failures = [future.exception() for future in futures if future.status == "error"]
         for failure in failures:
             if isinstance(failure, WorkerError):
@@ -116,18 +124,21 @@ class DaskShards:
             raise Lost("The cluster lost a task of a step.")
 
     def _keeping_on(self, action: Callable[[], Any]) -> Any:
-        """Return what the action returns; where a worker was lost, begin anew from the driver's state."""
-        losses = 0
-        while True:
-            try:
-                if losses or set(worker_addresses(self.client)[: self.split.shards]) != set(self.workers):
-                    self._place()
-                return action()
-            except Lost:
-                losses += 1
-                if losses > _LOSSES:
-                    raise
-                wait_for_a_worker(self.client)
+        """Return what the action returns; where a worker was lost or has joined, begin anew from the driver's state."""
+        self._losses.reached(self._root.position)
+
+        def act() -> Any:
+            if set(worker_addresses(self.client)[: self.split.shards]) != set(self.workers):
+                self._place()
+            return action()
+
+        return keeping_on(act, self._place, self._lost_shards, self._losses, self.client)
+
+    def _lost_shards(self) -> list[int]:
+        """Return the shards of workers that are gone."""
+        present = worker_addresses(self.client, none_is_fine=True)
+        owners = tree.owners(self.split.shards, max(len(self.workers), 1))
+        return [shard for shard, rank in enumerate(owners) if self.workers[rank] not in present]
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch in chains of a few steps; the driver keeps the state at the end of each."""
@@ -140,7 +151,7 @@ class DaskShards:
 
     def _run_chain(self, epoch: int, last: int, stopped: Callable[[], bool]) -> None:
         first = self._root.position.step
-        count = min(_CUT, last - first)
+        count = min(self._losses.chain, last - first)
         batches = self.data["train"].batches(epoch)[first : first + count]
         self._deliver("train", batches)
         with forwarding(self.client, self.run):
@@ -162,7 +173,7 @@ class DaskShards:
 
     def read(self) -> dict[str, InputRead]:
         """Return what each worker has read since it got the data."""
-        return self.client.run(_read, self.run, workers=self.workers, on_error="ignore")
+        return run_on(self.client, _read, self.run)
 
     def _pieces(self) -> list[Pieces]:
         return self._results(
@@ -178,7 +189,7 @@ class DaskShards:
         for number in range(moves):
             flying.append(before)
             if len(flying) > max(_WINDOW * self.moves, 1):
-                self._wait(flying.popleft())
+                self._wait(flying.popleft(), of_a_step=kind == "epoch")
             if stopped() and not asked:
                 self.client.run(_request_stop, self.run, workers=self.workers)
                 asked = True
@@ -222,10 +233,7 @@ class DaskShards:
         self._close()
 
     def _close(self) -> None:
-        here = set(self.client.scheduler_info(n_workers=-1)["workers"])
-        known = [worker for worker in self.workers if worker in here]
-        if known:
-            self.client.run(_forget, self.run, workers=known, on_error="ignore")
+        run_on(self.client, _forget, self.run)
 
 
 @dataclass

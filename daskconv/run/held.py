@@ -15,7 +15,6 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from daskconv.errors import WorkerError
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
@@ -23,14 +22,20 @@ from daskconv.plan.tasks import Data, Indices, Partial, TrainState, add, update
 from daskconv.run.ahead import Kept
 from daskconv.run.forward import send_position
 from daskconv.run.loop import evaluate_blocks, subtree_sums
+from daskconv.run.losses import Lost
 from daskconv.run.transport import begin
 
 Parts = tuple[str, dict[tree.Span, Partial]]
 """The address of a worker, and the sums of its subtrees of shards."""
 
 
-class Lost(WorkerError):
-    """What the tasks build on died with the workers that held it."""
+@dataclass(frozen=True)
+class Seat:
+    """Where a task belongs: to one worker, in one of the driver's beginnings of a run."""
+
+    run: str
+    placement: str
+    worker: str
 
 
 @dataclass
@@ -62,8 +67,7 @@ _held: dict[tuple[str, str], Held] = {}
 
 
 def hold(
-    run: str,
-    placement: str,
+    seat: Seat,
     program: Program,
     progress: Progress,
     names: list[str],
@@ -71,13 +75,14 @@ def hold(
     threads: int,
 ) -> None:
     """Begin a run, or begin it anew, from a copy of the driver's state."""
+    run = _taken(seat).run
     named = dict(zip(names, data, strict=True))
     before = _held.get((run, get_worker().address))
     if before is not None and "train" in named:
         before.ahead.close()
         read = before.data["train"].count.read
         named["train"].count.add(read.images, read.nbytes, read.seconds)
-    _held[run, get_worker().address] = Held(placement, program, named, threads, progress.copy())
+    _held[run, get_worker().address] = Held(seat.placement, program, named, threads, progress.copy())
 
 
 def let_go(run: str, dask_worker: Any) -> None:
@@ -92,16 +97,22 @@ def read(run: str, dask_worker: Any) -> InputRead:
     return held.data["train"].count.read if held else InputRead()
 
 
-def _find(run: str, placement: str) -> Held:
-    held = _held.get((run, get_worker().address))
-    if held is None or held.placement != placement:
+def _taken(seat: Seat) -> Seat:
+    """Return the seat where it is this worker's: Dask hands a task of a worker that is gone to another one."""
+    if seat.worker != get_worker().address:
+        raise Lost(f"Worker {seat.worker} is gone.")
+    return seat
+
+
+def _find(seat: Seat) -> Held:
+    held = _held.get((_taken(seat).run, seat.worker))
+    if held is None or held.placement != seat.placement:
         raise Lost("A worker does not hold the state that its task builds on.")
     return held
 
 
 def compute_step(
-    run: str,
-    placement: str,
+    seat: Seat,
     before: list[Parts],
     spans: list[tree.Span],
     indices: Indices,
@@ -112,21 +123,19 @@ def compute_step(
 
     ``place`` is the epoch, the step and the epoch's steps; ``chunks`` are the images' where a cluster holds them.
     """
-    held, (epoch, step, steps) = _find(run, placement), place
+    held, (epoch, step, steps) = _find(seat), place
     state = begin(held.progress.state, epoch)
-    held.progress.state = state = _take(run, held, state, before, (epoch, step, steps))
+    held.progress.state = state = _take(seat.run, held, state, before, (epoch, step, steps))
     held.data["train"].hold("step", chunks)
     data = held.ahead.of(held.program, held.data["train"], epoch, spans, state)
     sums = subtree_sums(held.program, state, data, spans, indices, epoch, held.threads)
-    return get_worker().address, sums
+    return seat.worker, sums
 
 
-def end_chain(
-    run: str, placement: str, before: list[Parts], place: tuple[int, int, int], wanted: bool
-) -> Progress | None:
+def end_chain(seat: Seat, before: list[Parts], place: tuple[int, int, int], wanted: bool) -> Progress | None:
     """Take a chain's last step; return a copy of all where it is wanted."""
-    held = _find(run, placement)
-    held.progress.state = _take(run, held, held.progress.state, before, place)
+    held = _find(seat)
+    held.progress.state = _take(seat.run, held, held.progress.state, before, place)
     return held.progress.copy() if wanted else None
 
 
@@ -152,11 +161,9 @@ def _take(
     return state
 
 
-def evaluate(
-    run: str, placement: str, data: str, blocks: list[Indices], chunks: dict[int, NDArray]
-) -> NDArray[np.float64]:
+def evaluate(seat: Seat, data: str, blocks: list[Indices], chunks: dict[int, NDArray]) -> NDArray[np.float64]:
     """Return the sums of some blocks of a data set."""
-    held = _find(run, placement)
+    held = _find(seat)
     held.data[data].hold("evaluate", chunks)
     try:
         return evaluate_blocks(held.program, held.progress.state, held.data[data], blocks, held.threads)

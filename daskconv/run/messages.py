@@ -321,7 +321,7 @@ class Messages:
 
     def _check_deadline(self) -> None:
         if time.monotonic() - self._heard > self.deadline:
-            self._abort(f"A worker sent nothing for {self.deadline:.0f} s (daskconv.mpi.deadline)")
+            self._abort(f"A worker sent nothing for {self.deadline:.0f} s (daskconv.deadline)")
 
     def _abort(self, why: str) -> None:
         print(f"{why}: the job is aborted.", file=sys.stderr, flush=True)

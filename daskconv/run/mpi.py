@@ -25,9 +25,10 @@ from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run import rank, replica
 from daskconv.run.ahead import own_images
 from daskconv.run.alike import check_alike
-from daskconv.run.dask import worker_addresses
 from daskconv.run.forward import forwarding
 from daskconv.run.loop import add_in_order
+from daskconv.run.losses import worker_addresses
+from daskconv.run.patience import deadline
 
 
 class MPITransport:
@@ -150,8 +151,7 @@ def options_of(threads: int, workers: int) -> rank.Options:
         raise InputError(
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
-    deadline = float(dask.config.get("daskconv.mpi.deadline", 600))
-    return rank.Options(threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True))
+    return rank.Options(threads, deadline(), together, not dask.config.get("daskconv.mpi.exchanges", True))
 
 
 def worker_ranks(client: Client) -> dict[str, int]:

@@ -186,9 +186,9 @@ def test_a_peer_that_waits_in_mpi_neither_hangs_nor_crashes_the_job(mpiexec):
 
 @pytest.mark.slow
 def test_a_worker_that_stops_answering_ends_the_job_at_its_deadline(mpiexec, monkeypatch):
-    monkeypatch.setenv("DASK_DASKCONV__MPI__DEADLINE", "3")
+    monkeypatch.setenv("DASK_DASKCONV__DEADLINE", "3")
     started = time.monotonic()
     result = run(mpiexec, 4, HERE / "stalls.py", timeout=60)
     assert result.returncode != 0
-    assert "A worker sent nothing for 3 s (daskconv.mpi.deadline): the job is aborted." in result.stderr
+    assert "A worker sent nothing for 3 s (daskconv.deadline): the job is aborted." in result.stderr
     assert time.monotonic() - started < 30

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 import daskconv
 from daskconv import events
-from daskconv.run import dask as run_dask
+from daskconv.run import losses
 from daskconv.run.dask import DaskTransport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
@@ -160,7 +160,7 @@ def test_ten_thousand_steps_leave_the_schedulers_memory_as_it_was(client):
 def test_workers_that_join_take_part_from_the_next_chain_on(cluster, client, local, monkeypatch):
     cluster.scale(2)
     assert eventually(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
-    monkeypatch.setattr(run_dask, "_CHAIN", 3)
+    monkeypatch.setattr(losses, "_CHAIN", (3, 3, 1))
     joined = []
 
     def join(event):
