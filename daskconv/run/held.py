@@ -15,6 +15,8 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from daskconv.errors import WorkerError
+from daskconv.kernels import heap
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
@@ -22,20 +24,14 @@ from daskconv.plan.tasks import Data, Indices, Partial, TrainState, add, update
 from daskconv.run.ahead import Kept
 from daskconv.run.forward import send_position
 from daskconv.run.loop import evaluate_blocks, subtree_sums
-from daskconv.run.losses import Lost
 from daskconv.run.transport import begin
 
 Parts = tuple[str, dict[tree.Span, Partial]]
 """The address of a worker, and the sums of its subtrees of shards."""
 
 
-@dataclass(frozen=True)
-class Seat:
-    """Where a task belongs: to one worker, in one of the driver's beginnings of a run."""
-
-    run: str
-    placement: str
-    worker: str
+class Lost(WorkerError):
+    """What the tasks build on died with the workers that held it."""
 
 
 @dataclass
@@ -67,7 +63,8 @@ _held: dict[tuple[str, str], Held] = {}
 
 
 def hold(
-    seat: Seat,
+    run: str,
+    placement: str,
     program: Program,
     progress: Progress,
     names: list[str],
@@ -75,20 +72,20 @@ def hold(
     threads: int,
 ) -> None:
     """Begin a run, or begin it anew, from a copy of the driver's state."""
-    run = _taken(seat).run
     named = dict(zip(names, data, strict=True))
     before = _held.get((run, get_worker().address))
     if before is not None and "train" in named:
         before.ahead.close()
         read = before.data["train"].count.read
         named["train"].count.add(read.images, read.nbytes, read.seconds)
-    _held[run, get_worker().address] = Held(seat.placement, program, named, threads, progress.copy())
+    _held[run, get_worker().address] = Held(placement, program, named, threads, progress.copy())
 
 
 def let_go(run: str, dask_worker: Any) -> None:
     """Drop this worker's part of a run."""
     if (held := _held.pop((run, dask_worker.address), None)) is not None:
         held.ahead.close()
+    heap.release()
 
 
 def read(run: str, dask_worker: Any) -> InputRead:
@@ -97,22 +94,16 @@ def read(run: str, dask_worker: Any) -> InputRead:
     return held.data["train"].count.read if held else InputRead()
 
 
-def _taken(seat: Seat) -> Seat:
-    """Return the seat where it is this worker's: Dask hands a task of a worker that is gone to another one."""
-    if seat.worker != get_worker().address:
-        raise Lost(f"Worker {seat.worker} is gone.")
-    return seat
-
-
-def _find(seat: Seat) -> Held:
-    held = _held.get((_taken(seat).run, seat.worker))
-    if held is None or held.placement != seat.placement:
+def _find(run: str, placement: str) -> Held:
+    held = _held.get((run, get_worker().address))
+    if held is None or held.placement != placement:
         raise Lost("A worker does not hold the state that its task builds on.")
     return held
 
 
 def compute_step(
-    seat: Seat,
+    run: str,
+    placement: str,
     before: list[Parts],
     spans: list[tree.Span],
     indices: Indices,
@@ -123,19 +114,21 @@ def compute_step(
 
     ``place`` is the epoch, the step and the epoch's steps; ``chunks`` are the images' where a cluster holds them.
     """
-    held, (epoch, step, steps) = _find(seat), place
+    held, (epoch, step, steps) = _find(run, placement), place
     state = begin(held.progress.state, epoch)
-    held.progress.state = state = _take(seat.run, held, state, before, (epoch, step, steps))
+    held.progress.state = state = _take(run, held, state, before, (epoch, step, steps))
     held.data["train"].hold("step", chunks)
     data = held.ahead.of(held.program, held.data["train"], epoch, spans, state)
     sums = subtree_sums(held.program, state, data, spans, indices, epoch, held.threads)
-    return seat.worker, sums
+    return get_worker().address, sums
 
 
-def end_chain(seat: Seat, before: list[Parts], place: tuple[int, int, int], wanted: bool) -> Progress | None:
+def end_chain(
+    run: str, placement: str, before: list[Parts], place: tuple[int, int, int], wanted: bool
+) -> Progress | None:
     """Take a chain's last step; return a copy of all where it is wanted."""
-    held = _find(seat)
-    held.progress.state = _take(seat.run, held, held.progress.state, before, place)
+    held = _find(run, placement)
+    held.progress.state = _take(run, held, held.progress.state, before, place)
     return held.progress.copy() if wanted else None
 
 
@@ -161,9 +154,11 @@ def _take(
     return state
 
 
-def evaluate(seat: Seat, data: str, blocks: list[Indices], chunks: dict[int, NDArray]) -> NDArray[np.float64]:
+def evaluate(
+    run: str, placement: str, data: str, blocks: list[Indices], chunks: dict[int, NDArray]
+) -> NDArray[np.float64]:
     """Return the sums of some blocks of a data set."""
-    held = _find(seat)
+    held = _find(run, placement)
     held.data[data].hold("evaluate", chunks)
     try:
         return evaluate_blocks(held.program, held.progress.state, held.data[data], blocks, held.threads)

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
@@ -55,7 +56,8 @@ class LocalShards:
         return {"local": self.data["train"].count.read}
 
     def close(self) -> None:
-        """Do nothing: the threads are the process's."""
+        """Give memory back: the threads are the process's."""
+        heap.release()
 
 
 def epoch_steps(
