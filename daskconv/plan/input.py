@@ -22,6 +22,9 @@ class InputRead:
     nbytes: int = 0
     seconds: float = 0.0
 
+    def __add__(self, other: InputRead) -> InputRead:
+        return InputRead(self.images + other.images, self.nbytes + other.nbytes, self.seconds + other.seconds)
+
 
 class InputCount:
     """Counts what a process reads of a data set; a copy in another process begins at 0.
@@ -40,8 +43,7 @@ class InputCount:
     def add(self, images: int = 0, nbytes: int = 0, seconds: float = 0.0) -> None:
         """Count what was read, or waited for."""
         with self._change:
-            now = self.read
-            self.read = InputRead(now.images + images, now.nbytes + nbytes, now.seconds + seconds)
+            self.read += InputRead(images, nbytes, seconds)
 
     def __reduce__(self) -> tuple[type[InputCount], tuple[()]]:
         return InputCount, ()

@@ -188,43 +188,11 @@ def blocks_ahead(data: Data, blocks: Sequence[Indices], threads: int) -> Ahead:
     )
 
 
-def chunks_ahead(
-    program: Program, data: Data, batches: Sequence[Indices], spans: Sequence[tree.Span], step: int
-) -> Mapping[int, Any]:
-    """Return the chunks that subtrees of shards read in a step and ahead of it, where a cluster holds them."""
-    steps = batches[step : step + data.ahead + 1]
-    shards = [program.shard_indices(batch) for batch in steps]
-    return data.chunks([images for row in shards for span in spans for images in row[slice(*span)]])
-
-
-def own_images(program: Program, data: Data, epoch: int, workers: int) -> list[list[Indices]]:
-    """Return the images of an epoch that each of the workers reads, where a cluster holds their chunks."""
-    batches, own = data.batches(epoch), [list[Indices]() for _ in range(workers)]
+def own_images(program: Program, data: Data, batches: Sequence[Indices], workers: int) -> list[list[Indices]]:
+    """Return the images of some batches that each of the workers reads, where a cluster holds their chunks."""
+    own = [list[Indices]() for _ in range(workers)]
     for batch in batches if data.chunks(batches[:1]) else []:
         shards = program.shard_indices(batch)
         for span, worker in tree.shares(program.shards, workers):
             own[worker] += shards[slice(*span)]
     return own
-
-
-class Kept:
-    """What reads ahead in a process from one task of a run to the next."""
-
-    def __init__(self) -> None:
-        self._epoch = -1
-        self._ahead: Ahead | None = None
-
-    def of(
-        self, program: Program, data: Data, epoch: int, spans: list[tree.Span], state: TrainState
-    ) -> Ahead:
-        """Return what reads ahead of the steps that follow a state."""
-        if self._ahead is None or self._epoch != epoch or self._ahead.data is not data:
-            self.close()
-            self._epoch, self._ahead = epoch, steps_ahead(program, data, epoch, spans, state)
-        return self._ahead
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._ahead is not None:
-            self._ahead.close()
-        self._ahead = None

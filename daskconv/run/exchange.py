@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.boxes import Edges
 from daskconv.plan.exchange import Exchange, Transfer
+from daskconv.run.moves import Carrier, Move
 
 Values = Mapping[int, Mapping[str, NDArray]]
 """By shard, what it holds of each value."""
@@ -30,38 +31,20 @@ Result = TypeVar("Result")
 _VALUES, _SLICES, _SUMS, _VECTORS = 1, 2, 3, 4  # tags
 
 
-class Parcels(NamedTuple):
-    """What a worker sends to others and what it receives, as (worker, tag, array); several to one come in order."""
-
-    sends: Sequence[tuple[int, int, NDArray]] = ()
-    receives: Sequence[tuple[int, int, NDArray]] = ()
+Steps = Generator[Move, None, Result]
+"""Work that stops wherever arrays have to travel: it yields a move, and goes on once all of that has come and gone."""
 
 
-Steps = Generator[Parcels, None, Result]
-"""Work that stops wherever arrays have to travel: it yields parcels, and goes on once all have come and gone."""
-
-
-class Messages(Protocol):
-    """What moves parcels between workers."""
-
-    def swap(
-        self,
-        sends: Sequence[tuple[int, int, NDArray]] = (),
-        receives: Sequence[tuple[int, int, NDArray]] = (),
-    ) -> None:
-        """Send and receive arrays, and return when all have come and gone."""
-
-
-def drive(steps: Steps[Result], messages: Messages | None) -> Result:
+def drive(steps: Steps[Result], carrier: Carrier | None) -> Result:
     """Do work to its end, and return its result; nothing moves where there is one worker."""
     with one_thread_each():
         while True:
             try:
-                parcels = next(steps)
+                move = next(steps)
             except StopIteration as end:
                 return end.value
-            assert messages is not None
-            messages.swap(*parcels)
+            assert carrier is not None
+            carrier.swap(*move)
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ class Mesh:
                     received[number, transfer.source, transfer.box] = buffer
                     receives.append((source, _VALUES, buffer))
         if any(transfers for *_, transfers in crossing):
-            yield Parcels(sends, receives)
+            yield Move(sends, receives)
         return received
 
     def add_slices(
@@ -152,7 +135,7 @@ class Mesh:
         others = [worker for worker in subtrees if worker != self.rank]
         theirs = {worker: [np.empty(size) for _ in subtrees[worker]] for worker in others}
         if others:
-            yield Parcels(
+            yield Move(
                 [(worker, _VECTORS, array) for worker in others for array in own],
                 [(worker, _VECTORS, array) for worker in others for array in theirs[worker]],
             )
@@ -163,8 +146,8 @@ class Mesh:
         return _join((0, len(self.owners)), sums, size, np.float64)
 
 
-def _together(parcels: Sequence[Parcels]) -> Parcels:
-    return Parcels(*([each for some in parcels for each in some[i]] for i in range(2)))
+def _together(moves: Sequence[Move]) -> Move:
+    return Move(*([each for move in moves for each in move[i]] for i in range(2)))
 
 
 class _Adder:
@@ -180,7 +163,7 @@ class _Adder:
             worker: slice(*side) for worker, side in zip(workers, even_parts(size, len(workers)), strict=True)
         }
 
-    def scatter(self) -> Parcels:
+    def scatter(self) -> Move:
         """Return each worker's slices of the subtrees here, and where those of this worker's slice come."""
         here = self.slices[self.rank]
         self.theirs = {
@@ -188,11 +171,11 @@ class _Adder:
             for worker in self.others
         }
         sends = [(worker, _SLICES, own[self.slices[worker]]) for worker in self.others for own in self.own]
-        return Parcels(
+        return Move(
             sends, [(worker, _SLICES, each) for worker in self.others for each in self.theirs[worker]]
         )
 
-    def gather(self) -> Parcels:
+    def gather(self) -> Move:
         """Complete this worker's slice; return it for the others, and where theirs come."""
         here = self.slices[self.rank]
         self.theirs[self.rank] = [own[here] for own in self.own]
@@ -204,7 +187,7 @@ class _Adder:
         self.sum = np.empty(self.size, self.dtype)
         self.sum[here] = _join(self.root, sums, here.stop - here.start, self.dtype)
         sends = [(worker, _SUMS, self.sum[here]) for worker in self.others]
-        return Parcels(sends, [(worker, _SUMS, self.sum[self.slices[worker]]) for worker in self.others])
+        return Move(sends, [(worker, _SUMS, self.sum[self.slices[worker]]) for worker in self.others])
 
     def total(self) -> NDArray:
         """Return the sum."""

@@ -1,4 +1,4 @@
-"""A rank's part of a split Program in the mpi transport: what the tasks of its worker do."""
+"""A worker's part of a run of a split Program, with its pieces of the state: what its tasks do."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from daskconv.plan.tasks import Data, Position
 from daskconv.run.exchange import Mesh, drive
 from daskconv.run.forward import send_position
 from daskconv.run.local_shards import epoch_steps, evaluation
-from daskconv.run.rank import Options, Rank, communicator, ranks
+from daskconv.run.peers import World
+from daskconv.run.rank import Options, Rank, begin_run, rank_of
 from daskconv.run.shards import Shards
 
 
 @dataclass
 class Member(Rank):
-    """One rank's part of a run, with its pieces of the state."""
+    """One worker's part of a run, with its pieces of the state."""
 
     shards: Shards
 
@@ -31,25 +32,25 @@ def open_shards(
     names: list[str],
     data: list[Data],
     mesh: Mesh,
-    world: tuple[int, ...],
+    world: World,
     options: Options,
 ) -> None:
-    """Get ready for a run on this rank."""
+    """Get ready for a run on this worker."""
     assert program.split is not None
     pieces.split = program.split
     shards = Shards(program, pieces, mesh, options.threads)
     named = dict(zip(names, data, strict=True))
-    ranks[run] = Member(named, communicator(world).comm, options, shards)
+    begin_run(run, Member(named, world.enter(run), options, shards))
 
 
 def run_epoch(run: str, epoch: int, until: int | None) -> Position:
-    """Run the steps of an epoch, up to ``until``, together with all other ranks."""
-    member = ranks[run]
+    """Run the steps of an epoch, up to ``until``, together with all other workers."""
+    member: Member = rank_of(run)
     member.stop.clear()
 
     def done(position: Position, steps: int) -> None:
         member.stepped = True
-        if member.comm.rank == 0:
+        if member.peers.rank == 0:
             send_position(run, position, steps)
 
     steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done, until)
@@ -58,18 +59,18 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 
 
 def evaluate(run: str, data: str) -> NDArray[np.float64]:
-    """Return the sums over a data set, together with all other ranks."""
-    member = ranks[run]
+    """Return the sums over a data set, together with all other workers."""
+    member: Member = rank_of(run)
     with member.messages() as messages:
         return drive(evaluation(member.shards, member.data[data]), messages)
 
 
 def pieces_of(run: str) -> Pieces:
-    """Return this rank's pieces."""
-    return ranks[run].shards.pieces.without_split()
+    """Return this worker's pieces."""
+    return rank_of(run).shards.pieces.without_split()
 
 
 def computed(run: str) -> list[int]:
-    """Return the shards that this rank has computed."""
-    member = ranks[run]
+    """Return the shards that this worker has computed."""
+    member: Member = rank_of(run)
     return member.shards.mesh.mine if member.stepped else []

@@ -1,7 +1,6 @@
 """Messages: arrays to and from the other ranks of an MPI job, moved by one thread that tests and sleeps.
 
-MPI moves bytes here and computes nothing. An exchange is a generator: it yields a :class:`Move`, what it sends and
-what it receives, and goes on, on the thread of the messages, once all of that has come; many may be under way.
+MPI moves bytes here and computes nothing; :mod:`daskconv.run.moves` says what an exchange is.
 
 A rank that fails tells all others, whose exchanges then end with its sentence. After that, and whenever a rank is
 done, all ranks say how much they have sent and take in what is still on its way, so that nothing is left over.
@@ -13,31 +12,15 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError, sentence_of
-
-Parcel = tuple[int, int, NDArray]
-"""(the other rank, a tag, a contiguous array)."""
-
-
-class Move(NamedTuple):
-    """What a rank sends and what it receives.
-
-    Two parcels between the same ranks with the same tag come in the order in which they were sent.
-    """
-
-    sends: Sequence[Parcel] = ()
-    receives: Sequence[Parcel] = ()
-
-
-Exchange = Iterator[Move]
+from daskconv.run.moves import Carrier, Move, Pending
 
 # Seconds between two looks at messages that have not come: while somebody waits for them, this share of the time
 # that nothing has come, between these bounds; the longer one while everybody computes.
@@ -48,44 +31,7 @@ _NOBODY = -1
 _WORD = np.dtype([("failed", np.int64), ("sent", np.int64), ("sentence", "S1008")])
 
 
-class Pending:
-    """An exchange that is under way."""
-
-    def __init__(self, messages: Messages, exchange: Exchange) -> None:
-        self.messages, self.exchange = messages, exchange
-        self.missing, self.awaited = 0, False
-        self._ended = threading.Event()
-
-    def wait(self) -> None:
-        """Wait until the exchange has ended; raise WorkerError where a rank failed."""
-        self.awaited = True
-        self.messages.look_soon()
-        started = time.monotonic()
-        self._ended.wait()
-        self.messages.traffic.seconds += time.monotonic() - started
-        if self.messages.failure is not None:
-            raise self.messages.failure
-
-    def end(self) -> None:
-        """Let those who wait go on."""
-        self._ended.set()
-
-
-@dataclass
-class Traffic:
-    """What one rank has sent, messages and bytes to each other rank, and the seconds in which it waited for others."""
-
-    messages: Counter[int] = field(default_factory=Counter)
-    nbytes: Counter[int] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def add(self, rank: int, nbytes: int) -> None:
-        """Count one message."""
-        self.messages[rank] += 1
-        self.nbytes[rank] += nbytes
-
-
-class Messages:
+class Messages(Carrier):
     """The messages of one rank; a context that all ranks of a communicator enter and leave together.
 
     Parameters
@@ -99,12 +45,10 @@ class Messages:
     def __init__(self, comm: Any, deadline: float = 600) -> None:
         from mpi4py import MPI
 
+        super().__init__()
         self.comm, self.deadline, self._mpi = comm, deadline, MPI
-        self.traffic = Traffic()
-        self.failure: WorkerError | None = None
         # SimpleQueue.get may wait for ever where its timeout ends just as something comes (CPython 3.11).
         self._inbox, self._bell = deque[Any](), threading.Lock()
-        self._open: set[Pending] = set()
         self._requests: list[Any] = []
         # For each request: its exchange, and the rank it receives from.
         self._owners: list[tuple[Pending, int | None]] = []
@@ -125,16 +69,6 @@ class Messages:
         self._thread.join()
         if self.failure is not None and not isinstance(error, WorkerError):
             raise self.failure from error
-
-    def start(self, exchange: Exchange) -> Pending:
-        """Begin an exchange and return at once."""
-        pending = Pending(self, exchange)
-        self._put(pending)
-        return pending
-
-    def swap(self, sends: Sequence[Parcel] = (), receives: Sequence[Parcel] = ()) -> None:
-        """Send and receive arrays, and return when all have come and gone."""
-        self.start(iter([Move(sends, receives)])).wait()
 
     def look_soon(self) -> None:
         """Wake the thread of the messages: somebody waits."""
@@ -183,20 +117,6 @@ class Messages:
             self._release()
         return False
 
-    def _advance(self, pending: Pending) -> None:
-        """Run an exchange on to where it has to wait."""
-        while not pending.missing:
-            try:
-                move = next(pending.exchange)
-            except StopIteration:
-                self._open.discard(pending)
-                pending.end()
-                return
-            except Exception as error:
-                self._part(error)
-                return
-            self._request(pending, move)
-
     def _request(self, pending: Pending, move: Move) -> None:
         for rank, tag, array in move.receives:
             if array.nbytes:
@@ -240,13 +160,6 @@ class Messages:
             if source is not None:
                 self._received[source] += 1
         return list(dict.fromkeys(pending for pending, _ in owners if not pending.missing))
-
-    def _release(self) -> None:
-        """After a failure nobody waits any more."""
-        if self.failure is not None:
-            for pending in self._open:
-                pending.end()
-            self._open.clear()
 
     # The end: every rank tells every other one whether it failed and how much it has sent, and waits for the same.
 

@@ -1,157 +1,82 @@
-"""The mpi transport: one long task a worker runs an epoch's steps; sums travel by MPI among the workers.
+"""The mpi transport: a gang of workers that are ranks of an MPI job, and exchange arrays by MPI.
 
-The driver only starts and ends epochs. No scheduler message is part of a step: see :mod:`daskconv.run.replica` for what
-a rank does, :mod:`daskconv.run.reduce` for how sums travel, :mod:`daskconv.run.messages` for how anything does.
+See :mod:`daskconv.run.replica` and :mod:`daskconv.run.member` for what a rank does, :mod:`daskconv.run.reduce` for how
+sums travel, :mod:`daskconv.run.messages` for how anything does.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, ClassVar
-from uuid import uuid4
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dask
 import numpy as np
 from distributed import Client, Future, wait
 from numpy.typing import NDArray
 
-from daskconv.errors import InputError, WorkerError, check_count, sentence_of
-from daskconv.layout import even_parts
-from daskconv.plan.input import InputRead
+from daskconv.errors import InputError, check_count
 from daskconv.plan.program import Program
-from daskconv.plan.tasks import Data, Indices, Position, TrainState
-from daskconv.run import rank, replica
-from daskconv.run.ahead import own_images
+from daskconv.plan.tasks import Data, Position, TrainState
 from daskconv.run.alike import check_alike
-from daskconv.run.forward import forwarding
-from daskconv.run.loop import add_in_order
+from daskconv.run.gang import Gang, failure_of
 from daskconv.run.losses import worker_addresses
 from daskconv.run.patience import deadline
+from daskconv.run.peers import MPIWorld
+from daskconv.run.rank import Options
 
 
-class MPITransport:
+class MPITransport(Gang):
     """Run a Program on the workers that dask-mpi started."""
 
     name = "mpi"
-    tasks: ClassVar[ModuleType] = replica
-    """Whose steps the workers run."""
 
     def __init__(
         self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
     ) -> None:
-        self.program, self.client = program, client
-        self.data = data
-        self.run = f"daskconv-{uuid4().hex[:12]}"
+        super().__init__(program, data, client, threads)
+        self._position = state.position
         ranks = worker_ranks(client)
-        self.workers = sorted(ranks, key=ranks.__getitem__)
-        check_alike(client, self.workers)
-        items = [program, state, *data.values()]
-        shared = [client.scatter([item], broadcast=True, hash=False)[0] for item in items]
-        world = tuple(sorted(ranks.values()))
-        options = options_of(threads, len(world))
-        self._call_all(replica.open_replica, *shared[:2], list(data), shared[2:], world, options)
-
-    def _submit_all(self, function: Callable[..., Any], *args: Any) -> list[Future]:
-        """Submit a task for each worker, on that worker."""
-        return [
-            self.client.submit(function, self.run, *args, pure=False, workers=[worker], priority=10)
-            for worker in self.workers
-        ]
-
-    def _call_all(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        futures = self._submit_all(function, *args)
-        wait(futures)
-        return results_of(futures)
-
-    def _deliver(self, data: str, images: list[list[Indices]]) -> None:
-        """Bring each worker the chunks of its images, where the cluster's memory holds them."""
-        futures = [
-            self.client.submit(
-                rank.hold, self.run, data, dict(chunks), pure=False, workers=[worker], priority=10
-            )
-            for worker, mine in zip(self.workers, images, strict=True)
-            if (chunks := self.data[data].chunks(mine))
-        ]
-        wait(futures)
-        results_of(futures)
-
-    def own_images(self, epoch: int) -> list[list[Indices]]:
-        """Return the images of an epoch that each worker reads, where a cluster holds their chunks."""
-        return own_images(self.program, self.data["train"], epoch, len(self.workers))
+        workers = sorted(ranks, key=ranks.__getitem__)
+        if program.split is not None:
+            workers = workers[: program.shards]
+        check_alike(client, workers)
+        world = MPIWorld(tuple(ranks[worker] for worker in workers))
+        self.gather_in(workers, world, options_of(threads, len(workers)), state)
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch, or its steps up to ``until``, as one task a worker, and wait for all of them."""
-        with forwarding(self.client, self.run):
-            self._deliver("train", self.own_images(epoch))
-            futures = self._submit_all(self.tasks.run_epoch, epoch, until)
-            asked = False
-            while not all(future.done() for future in futures):
-                if stopped() and not asked:
-                    self.client.run(rank.request_stop, self.run, workers=self.workers)
-                    asked = True
-                time.sleep(0.02)
-        return results_of(futures)[0]
+        first = self._position.step if self._position.epoch == epoch else 0
+        self._position = self.run_steps(epoch, first, until, stopped)
+        return self._position
+
+    def results(self, futures: Sequence[Future]) -> list[Any]:
+        """Wait for tasks and return their results; raise the ranks' one sentence where they failed."""
+        wait(futures)
+        if (failure := failure_of(futures)) is not None:
+            raise failure
+        return [future.result() for future in futures]
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
-        """Return the sums over a data set; each worker takes a run of its blocks."""
-        blocks = self.program.evaluate_blocks(len(self.data[data]))
-        shares = even_parts(len(blocks), len(self.workers))
-        self._deliver(data, [blocks[start:stop] for start, stop in shares])
-        futures = [
-            self.client.submit(
-                replica.evaluate,
-                self.run,
-                data,
-                blocks[start:stop],
-                pure=False,
-                workers=[worker],
-                priority=10,
-            )
-            for worker, (start, stop) in zip(self.workers, shares, strict=True)
-        ]
-        wait(futures)
-        return add_in_order(np.concatenate(results_of(futures)))
+        """Return the sums over a data set."""
+        return self.sums(data)
 
     def state(self) -> TrainState:
-        """Return a copy of the first worker's state; all are equal."""
-        future = self.client.submit(
-            replica.state_of, self.run, pure=False, workers=self.workers[:1], priority=10
-        )
-        wait(future)
-        return results_of([future])[0]
+        """Return a copy of the workers' state."""
+        return self.spread.state()
 
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
-        return dict(zip(self.workers, self._call_all(self.tasks.computed), strict=True))
-
-    def read(self) -> dict[str, InputRead]:
-        """Return what each worker has read."""
-        return dict(zip(self.workers, self._call_all(rank.read), strict=True))
-
-    def close(self) -> None:
-        """Drop the workers' replicas."""
-        self.client.run(rank.close, self.run, workers=self.workers)
-
-    def traffic(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """Return the messages and the bytes that each worker has sent to each other one, by their numbers."""
-        found = enumerate(self._call_all(rank.traffic_of))
-        return {(sender, to): sent for sender, row in found for to, sent in row.items()}
-
-    def waited(self) -> list[float]:
-        """Return the seconds in which each worker waited for others: for their messages, or for these to travel."""
-        return self._call_all(rank.waited)
+        return self.computed()
 
 
-def options_of(threads: int, workers: int) -> rank.Options:
+def options_of(threads: int, workers: int) -> Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
     together = dask.config.get("daskconv.mpi.ranks-per-host", None)
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
         raise InputError(
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
-    return rank.Options(threads, deadline(), together, not dask.config.get("daskconv.mpi.exchanges", True))
+    return Options(threads, deadline(), together, not dask.config.get("daskconv.mpi.exchanges", True))
 
 
 def worker_ranks(client: Client) -> dict[str, int]:
@@ -172,12 +97,3 @@ def _world() -> tuple[int, int] | None:
     except (ImportError, RuntimeError):
         return None
     return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
-
-
-def results_of(futures: list[Future]) -> list[Any]:
-    """Return the results of finished futures; the ranks' one sentence where they failed."""
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    if not errors:
-        return [future.result() for future in futures]
-    named = next((error for error in errors if isinstance(error, WorkerError)), None)
-    raise named or WorkerError(f"A task failed on a worker: {sentence_of(errors[0])}") from errors[0]

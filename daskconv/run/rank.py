@@ -1,19 +1,22 @@
-"""What every rank of the mpi transport has, whatever it computes: its data, its messages, and how it is stopped."""
+"""What every worker of a run has, whatever it computes: its data, the other workers, and how it is stopped."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
+from distributed import get_worker
 from numpy.typing import NDArray
 
 from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
 from daskconv.plan.tasks import Data
-from daskconv.run.messages import Messages, Traffic
+from daskconv.run.connections import close_mailbox
+from daskconv.run.losses import Lost
+from daskconv.run.moves import Carrier, Traffic
+from daskconv.run.peers import Peers
 
 
 class Options(NamedTuple):
@@ -36,85 +39,73 @@ class Options(NamedTuple):
     alone: bool
 
 
-class Ranks(NamedTuple):
-    """The ranks that train together.
-
-    Attributes
-    ----------
-    comm : mpi4py.MPI.Comm
-    hosts : tuple of int
-        The host of each rank, as the number of the first rank there.
-    """
-
-    comm: Any
-    hosts: tuple[int, ...]
-
-
-@cache
-def communicator(ranks: tuple[int, ...]) -> Ranks:
-    """Return the communicator of these world ranks; made once, since MPI has a limited number of them."""
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(list(ranks)))
-    here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    hosts = comm.allgather(here.bcast(comm.rank))
-    here.Free()
-    return Ranks(comm, tuple(hosts))
-
-
 @dataclass
 class Rank:
-    """One rank's part of a run."""
+    """One worker's part of a run."""
 
     data: Mapping[str, Data]
-    comm: Any
+    peers: Peers
     options: Options
     stop: threading.Event = field(default_factory=threading.Event, kw_only=True)
     stepped: bool = field(default=False, kw_only=True)
     traffic: Traffic = field(default_factory=Traffic, kw_only=True)
 
-    def messages(self) -> Messages:
-        """Return what moves arrays, to be entered together with all ranks."""
-        found = Messages(self.comm, self.options.deadline)
+    def messages(self) -> Carrier:
+        """Return what carries exchanges, to be entered together with all workers of the run."""
+        found = self.peers.carrier(self.options.deadline)
         found.traffic = self.traffic
         return found
 
 
-ranks: dict[str, Any] = {}
-"""By run, this process's part of it."""
+_ranks: dict[tuple[str, str], Any] = {}
+"""By run and worker, its part: workers of a LocalCluster with processes=False share a process."""
+
+
+def begin_run(run: str, rank: Rank) -> None:
+    """Keep this worker's part of a run."""
+    _ranks[run, get_worker().address] = rank
+
+
+def rank_of(run: str) -> Any:
+    """Return this worker's part of a run; raise Lost where it has none."""
+    rank = _ranks.get((run, get_worker().address))
+    if rank is None:
+        raise Lost("A worker does not hold what its task builds on.")
+    return rank
 
 
 def hold(run: str, data: str, chunks: dict[int, NDArray]) -> None:
-    """Take the chunks of this rank's images."""
-    ranks[run].data[data].hold("epoch", chunks)
+    """Take the chunks of this worker's images."""
+    rank_of(run).data[data].hold(get_worker().address, chunks)
 
 
-def read(run: str) -> InputRead:
-    """Return what this rank has read."""
-    return ranks[run].data["train"].count.read
-
-
-def request_stop(run: str) -> None:
-    """End the epoch after its current step."""
-    ranks[run].stop.set()
+def read(run: str, dask_worker: Any) -> InputRead:
+    """Return what this worker has read."""
+    rank = _ranks.get((run, dask_worker.address))
+    return rank.data["train"].count.read if rank else InputRead()
 
 
 def traffic_of(run: str) -> dict[int, tuple[int, int]]:
-    """Return the messages and the bytes that this rank has sent to each other rank."""
-    traffic = ranks[run].traffic
-    return {rank: (count, traffic.nbytes[rank]) for rank, count in sorted(traffic.messages.items())}
+    """Return the messages and the bytes that this worker has sent to each other one."""
+    traffic = rank_of(run).traffic
+    return {to: (count, traffic.nbytes[to]) for to, count in sorted(traffic.messages.items())}
 
 
 def waited(run: str) -> float:
-    """Return the seconds in which this rank waited for others."""
-    return ranks[run].traffic.seconds
+    """Return the seconds in which this worker waited for others."""
+    return rank_of(run).traffic.seconds
 
 
-def close(run: str) -> None:
-    """Drop this rank's part of a run."""
-    rank = ranks.pop(run, None)
-    if rank is not None:
-        # A driver that gave up may leave an epoch running: it ends after its step.
+def request_stop(run: str, dask_worker: Any) -> None:
+    """End the epoch after its current step."""
+    if (rank := _ranks.get((run, dask_worker.address))) is not None:
         rank.stop.set()
-    del rank
+
+
+def close(run: str, dask_worker: Any) -> None:
+    """Drop this worker's part of a run."""
+    # A driver that gave up may leave an epoch running: it ends after its step.
+    request_stop(run, dask_worker)
+    close_mailbox(run, dask_worker)
+    _ranks.pop((run, dask_worker.address), None)
     heap.release()

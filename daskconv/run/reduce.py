@@ -17,7 +17,7 @@ from daskconv.plan.buckets import Level, levels, slices, sums_size
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState
 from daskconv.run.blocks import BlockSums, Vector
-from daskconv.run.messages import Messages, Move, Pending
+from daskconv.run.moves import Carrier, Move, Pending
 
 Arrays = dict[tree.Span, NDArray]
 
@@ -50,9 +50,7 @@ class Reduction:
         self._buffers: dict[Any, NDArray] = {}
         self._lock = threading.Lock()
 
-    def compute(
-        self, state: TrainState, data: Data, indices: Indices, epoch: int, messages: Messages
-    ) -> None:
+    def compute(self, state: TrainState, data: Data, indices: Indices, epoch: int, messages: Carrier) -> None:
         """Run this rank's blocks; what is complete is on its way when this returns."""
         self.messages, self.pending = messages, list[Pending]()
         self._found: list[dict[tree.Span, Vector]] = [{} for _ in range(self.last + 1)]

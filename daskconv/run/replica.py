@@ -1,4 +1,4 @@
-"""A rank's part of a run in the mpi transport: what the tasks of its worker do."""
+"""A worker's part of a run with a copy of the whole state: what its tasks do."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
 from daskconv.run.forward import send_position
 from daskconv.run.loop import evaluate_blocks, run_steps
-from daskconv.run.rank import Options, Rank, communicator, ranks
+from daskconv.run.peers import World
+from daskconv.run.rank import Options, Rank, begin_run, rank_of
 from daskconv.run.reduce import Reduction
 
 
 @dataclass
 class Replica(Rank):
-    """One rank's part of a run, with a copy of the whole state."""
+    """One worker's part of a run, with a copy of the whole state."""
 
     program: Program
     state: TrainState
@@ -31,27 +32,28 @@ def open_replica(
     state: TrainState,
     names: list[str],
     data: list[Data],
-    world: tuple[int, ...],
+    world: World,
     options: Options,
 ) -> None:
-    """Get ready for a run on this rank."""
-    comm, hosts = communicator(world)
+    """Get ready for a run on this worker."""
+    peers = world.enter(run)
+    hosts = peers.hosts
     if options.ranks_per_host:
-        hosts = tuple(rank // options.ranks_per_host for rank in range(comm.size))
-    reduction = Reduction(program, hosts, comm.rank, options.threads, options.alone)
+        hosts = tuple(rank // options.ranks_per_host for rank in range(len(hosts)))
+    reduction = Reduction(program, hosts, peers.rank, options.threads, options.alone)
     named = dict(zip(names, data, strict=True))
-    ranks[run] = Replica(named, comm, options, program, state.copy(), reduction)
+    begin_run(run, Replica(named, peers, options, program, state.copy(), reduction))
 
 
 def run_epoch(run: str, epoch: int, until: int | None) -> Position:
-    """Run the steps of an epoch, up to ``until``, together with all other ranks."""
-    replica = ranks[run]
+    """Run the steps of an epoch, up to ``until``, together with all other workers."""
+    replica: Replica = rank_of(run)
     replica.stop.clear()
     reduction = replica.reduction
 
     def keep(state: TrainState, steps: int) -> None:
         replica.state, replica.stepped = state, True
-        if replica.comm.rank == 0:
+        if replica.peers.rank == 0:
             send_position(run, state.position, steps)
 
     with replica.messages() as messages:
@@ -70,18 +72,18 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 
 def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:
     """Return the sums of some blocks of a data set."""
-    replica = ranks[run]
+    replica: Replica = rank_of(run)
     return evaluate_blocks(
         replica.program, replica.state, replica.data[data], blocks, replica.options.threads
     )
 
 
 def state_of(run: str) -> TrainState:
-    """Return this rank's state."""
-    return ranks[run].state
+    """Return this worker's state."""
+    return rank_of(run).state
 
 
 def computed(run: str) -> list[int]:
-    """Return the shards that this rank has computed."""
-    replica = ranks[run]
+    """Return the shards that this worker has computed."""
+    replica: Replica = rank_of(run)
     return [shard for span in replica.reduction.own for shard in range(*span)] if replica.stepped else []

@@ -55,11 +55,8 @@ def open_transport(
         local = LocalShards if program.split else LocalTransport
         return local(program, state, data, check_threads(threads or available_threads()))
     from daskconv.run.dask import DaskTransport
-    from daskconv.run.dask_shards import DaskShards
-    from daskconv.run.mpi_shards import MPIShards
 
-    whole, split = (MPITransport, MPIShards) if name == "mpi" else (DaskTransport, DaskShards)
-    kind: Any = split if program.split else whole
+    kind = MPITransport if name == "mpi" else DaskTransport
     return kind(program, state, data, client, threads or worker_threads(client))
 
 

@@ -6,7 +6,8 @@ import time
 import numpy as np
 
 from daskconv.errors import WorkerError
-from daskconv.run.messages import Messages, Move
+from daskconv.run.messages import Messages
+from daskconv.run.moves import Move
 
 
 def random_swaps(comm, messages):

@@ -17,26 +17,27 @@ from daskconv import Conv2D, Dense, Flatten, Layer, Sequential, plans
 from daskconv.plan import tree
 from daskconv.plan.boxes import shape_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes
-from daskconv.run import mpi_shards
-from daskconv.run.mpi_shards import MPIShards
+from daskconv.run import select
+from daskconv.run.mpi import MPITransport
 from plan.drawn import images, networks, some_plans
 
 PLANS = [plans.data(4, synchronize=True), plans.model(4), plans.hybrid(4), plans.spatial(h=2, w=2)]
 IMAGES = 144
 
 
-class Watched(MPIShards):
+class Watched(MPITransport):
     """Keeps what its ranks have sent, and what each holds of the weights."""
 
     sent: Any = None
     held: Any = None
 
     def close(self) -> None:
-        Watched.sent = self.traffic()
-        Watched.held = [
-            sum(prod(shape_of(box, None)) for name, box in pieces.params if name == "dense1.weight")
-            for pieces in self._call_all(self.tasks.pieces_of)
-        ]
+        if self.program.split:
+            Watched.sent = self.traffic()
+            Watched.held = [
+                sum(prod(shape_of(box, None)) for name, box in pieces.params if name == "dense1.weight")
+                for pieces in self.call_all(self.spread.tasks.pieces_of)
+            ]
         super().close()
 
 
@@ -98,7 +99,7 @@ def expected_bytes(program: Any, workers: int, steps: int) -> int:
 
 
 def main() -> None:
-    mpi_shards.MPIShards = Watched
+    select.MPITransport = Watched
     with daskconv.start() as client:
         x, y, xv, yv = digits()
         print(json.dumps({"failure": fails((x, y))}), flush=True)

@@ -13,7 +13,7 @@ import pytest
 import daskconv
 from daskconv import Augmentation
 from daskconv.plan.input import InputCount
-from daskconv.run.ahead import Ahead, Kept
+from daskconv.run.ahead import Ahead
 from train.small import X, Y, bits, figures, fit, refuse, trainer
 
 
@@ -253,25 +253,6 @@ def test_what_was_read_is_counted():
 def test_a_number_of_steps_that_is_none_is_refused(given):
     with dask.config.set({"daskconv.input.ahead": given}):
         refuse("daskconv.input.ahead is .*: give a number of steps from 0 to 8", fit, trainer())
-
-
-def test_a_process_keeps_its_reader_between_the_tasks_of_a_run():
-    run, kept = trainer(), Kept()
-    program = run.program((8, 8, 1), 50)
-    data = run._data(X, Y, "x", batch_size=50, shards=4)
-    state = fit(trainer())._require_state()
-
-    def of(epoch, data=data):
-        return kept.of(program, data, epoch, [(0, 4)], state)
-
-    first = of(1)
-    assert of(1) is first
-    assert of(2) is not first
-    other = run._data(X, Y, "x", batch_size=50, shards=4)
-    assert of(2, other).data is other
-    kept.close()
-    assert of(2, other) is not first
-    kept.close()
 
 
 def test_parts_of_images_are_read_ahead():
