@@ -29,7 +29,7 @@ from daskconv.run.alike import check_alike
 from daskconv.run.forward import forwarding
 from daskconv.run.held import Progress, Seat
 from daskconv.run.loop import add_in_order
-from daskconv.run.losses import Losses, Lost, keeping_on, run_on, worker_addresses
+from daskconv.run.losses import Losses, Lost, keeping_on, placing, run_on, spread, worker_addresses
 from daskconv.run.patience import deadline
 from daskconv.run.transport import begin
 
@@ -55,7 +55,7 @@ class DaskTransport:
         self._losses = Losses()
         self.workers, self._spans = list[str](), list[list[tree.Span]]()
         self._late = deadline()
-        self._keeping_on(self._place)
+        self._keeping_on(lambda: placing(self._place))
 
     def _place(self) -> None:
         """Give every worker the program, the data and a copy of the driver's state."""
@@ -66,19 +66,11 @@ class DaskTransport:
         self.workers = self._present[: self.program.shards]
         shares = tree.shares(self.program.shards, len(self.workers))
         self._spans = [[span for span, owner in shares if owner == w] for w in range(len(self.workers))]
-        items = [self._spread(item) for item in (self.program, self._root, *self.data.values())]
-        program, root, *data = items
+        items = [self.program, self._root, *self.data.values()]
+        program, root, *data = spread(self.client, items, self.workers[0])
         tasks = self._each(held.hold, program, root, list(self.data), data, self.threads, key="hold")
         for task in tasks:
             self._finished(task)
-
-    def _spread(self, item: Any) -> Future:
-        """Return a future of an object that every worker holds."""
-        try:
-            return self.client.scatter([item], broadcast=True, hash=False)[0]
-        except (CancelledError, OSError, TimeoutError, KeyError) as error:
-            # A KeyError is the scheduler's own, where a worker goes while the copies are made.
-            raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
     @property
     def _placement(self) -> str:
@@ -125,7 +117,7 @@ class DaskTransport:
     ) -> None:
         """Run steps from the driver's copy on, a few ahead of those that are done; the end gives the new copy."""
         if worker_addresses(self.client) != self._present:
-            self._place()
+            placing(self._place)
         first, steps = self._root.state.position.step, len(batches)
         parts, waiting = list[Future](), deque[list[Future]]()
         step = first

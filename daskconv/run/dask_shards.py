@@ -29,7 +29,7 @@ from daskconv.run.alike import check_alike
 from daskconv.run.exchange import Mesh, Parcels, Steps
 from daskconv.run.forward import forwarding, send_position
 from daskconv.run.local_shards import epoch_steps, evaluation
-from daskconv.run.losses import Losses, Lost, keeping_on, run_on, worker_addresses
+from daskconv.run.losses import Losses, Lost, keeping_on, placing, run_on, spread, worker_addresses
 from daskconv.run.patience import deadline
 from daskconv.run.shards import Shards, images_of_workers
 from daskconv.run.transport import begin
@@ -67,24 +67,16 @@ class DaskShards:
         check_alike(self.client, self.workers)
         owners = tree.owners(self.split.shards, len(self.workers))
         self.moves = moves_of(self.split, owners, self.program.vector_shapes)
-        program, data = self._spread([self.program, dict(self.data)], self.workers)
+        program, data = spread(self.client, [self.program, dict(self.data)], self.workers[0])
         futures = []
         for rank, worker in enumerate(self.workers):
             mesh = Mesh(owners, rank)
             # The workers have the Split, and make it anew from the Program.
             pieces = Pieces.cut(self.split, self._root, mesh.mine).without_split()
-            (held,) = self._spread([pieces], [worker])
+            (held,) = spread(self.client, [pieces], worker)
             args = self.run, program, data, held, mesh, self.threads
             futures.append(self._submit(worker, f"open-{rank}", _open, *args))
         self._wait(futures)
-
-    def _spread(self, items: list[Any], workers: list[str]) -> list[Future]:
-        """Return futures of objects that some workers hold."""
-        try:
-            return self.client.scatter(items, workers=workers, broadcast=True, hash=False)
-        except (CancelledError, OSError, TimeoutError, KeyError) as error:
-            # A KeyError is the scheduler's own, where a worker goes while the copies are made.
-            raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
 
     def _submit(self, worker: str, name: str, function: Callable[..., Any], *args: Any) -> Future:
         key = f"{self.run}-{name}"
@@ -129,7 +121,7 @@ class DaskShards:
 
         def act() -> Any:
             if set(worker_addresses(self.client)[: self.split.shards]) != set(self.workers):
-                self._place()
+                placing(self._place)
             return action()
 
         return keeping_on(act, self._place, self._lost_shards, self._losses, self.client)

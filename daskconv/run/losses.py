@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from distributed import CancelledError, Client, TimeoutError
+from distributed import CancelledError, Client, Future, TimeoutError
 
 from daskconv.errors import WorkerError, sentence_of
 from daskconv.plan.tasks import Position
@@ -20,6 +21,8 @@ _SAME, _ANY = 3, 6
 _CHAIN = (50, 7, 1)
 # Seconds in which workers have to answer in the end.
 _ANSWER = 10.0
+# Seconds after a first loss, doubled by each: the scheduler hears of the others.
+_PAUSE = 0.1
 
 
 class Lost(WorkerError):
@@ -126,6 +129,14 @@ def run_on(client: Client, function: Callable[..., Any], *args: Any) -> dict[str
         return {}
 
 
+def spread(client: Client, items: Sequence[Any], worker: str) -> list[Future]:
+    """Return futures of objects that a worker holds; the tasks of others fetch them from it, and from each other.
+
+    Dask's own broadcast tries for ever where a worker dies meanwhile.
+    """
+    return [client.scatter([item], workers=[worker], hash=False)[0] for item in items]
+
+
 def keeping_on(
     action: Callable[[], Any],
     place: Callable[[], None],
@@ -136,14 +147,28 @@ def keeping_on(
     """Return what the action returns; where workers took with them what it needs, place that anew and repeat it."""
     anew = False
     while True:
+        shards: Sequence[int] = ()
         try:
             if anew:
-                place()
+                placing(place)
+                anew = False
             return action()
         except Lost as error:
             # Its frames hold on to futures of what is lost.
-            error.with_traceback(None)
-            check_scheduler(client)
-            losses.add(error, lost_shards(), client)
-            anew = True
-            wait_for_a_worker(client)
+            lost = error.with_traceback(None)
+            if not anew:
+                shards = lost_shards()
+        check_scheduler(client)
+        losses.add(lost, shards, client)
+        anew = True
+        wait_for_a_worker(client)
+        time.sleep(_PAUSE * 2**losses.count)
+
+
+def placing(place: Callable[[], None]) -> None:
+    """Place what tasks need; raise Lost where a worker went meanwhile."""
+    try:
+        place()
+    except (CancelledError, OSError, TimeoutError, KeyError) as error:
+        # A KeyError is the scheduler's own, where a worker goes while it is told to do something.
+        raise Lost(f"A worker went while it was given what the tasks need: {sentence_of(error)}") from None
