@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from distributed import CancelledError, Client, Future, TimeoutError
+from distributed.comm import CommClosedError
 
 from daskconv.errors import WorkerError, sentence_of
 from daskconv.plan.tasks import Position
@@ -47,7 +48,7 @@ class Losses:
             self.position, self.count = place, 0
             self._of.clear()
 
-    def add(self, error: Lost, shards: Sequence[int], client: Client) -> None:
+    def add(self, error: Exception, shards: Sequence[int], client: Client) -> None:
         """Count a loss; raise WorkerError where going on has no prospect."""
         self.count += 1
         self._of[tuple(shards)] += bool(shards)
@@ -100,7 +101,7 @@ def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
             "checkpoint."
         ) from error
     if not workers and not none_is_fine:
-        raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
+        raise Lost("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
     # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
     return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
 
@@ -153,7 +154,7 @@ def keeping_on(
                 placing(place)
                 anew = False
             return action()
-        except Lost as error:
+        except (Lost, CommClosedError) as error:
             # Its frames hold on to futures of what is lost.
             lost = error.with_traceback(None)
             if not anew:

@@ -1,4 +1,4 @@
-"""Faults of a Dask cluster: workers die, hang or never come, the scheduler dies. Bits stay, or one sentence says why."""
+"""Faults of a Dask cluster: workers die, hang or never come, the scheduler dies. Bits stay, or a sentence says why."""
 
 import gc
 import json
@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster
 import daskconv
 from daskconv import Checkpoints, Dense, Flatten, Layer, Sequential, events
 from daskconv.errors import WorkerError
+from daskconv.train.checkpoints import folder
 from daskconv.train.files import load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mpi"))
@@ -38,10 +39,6 @@ def client(cluster):
     with Client(cluster) as client:
         client.wait_for_workers(4, timeout=60)
         yield client
-
-
-def processes(client):
-    return list(client.run(os.getpid, on_error="ignore").values())
 
 
 def leave():
@@ -75,8 +72,11 @@ class Killer:
             self.done.append(way)
 
     def one(self):
-        workers = sorted(self.client.scheduler_info(n_workers=-1)["workers"])
-        return self.draw.choice(workers)
+        """A worker, once all four are there."""
+        while len(workers := self.client.scheduler_info(n_workers=-1)["workers"]) < 4:
+            if self.end.wait(0.1):
+                raise KeyError
+        return self.draw.choice(sorted(workers))
 
     def SIGKILL(self):
         worker = self.one()
@@ -89,11 +89,17 @@ class Killer:
         self.client.retire_workers([self.one()], close_workers=True)
 
 
-def disturbed(client, times, pause, epochs, **options):
+def disturbed(client, times, pause, **options):
+    """Train until workers were ended so many times, each time with all of them there."""
     x, y, _, _ = recipes.digits()
     trained = recipes.trainer(transport="dask", client=client)
+
+    def stop(trainer, logs):
+        if len(killer.done) >= times:
+            trainer.stop()
+
     with Killer(client, times, pause, **options) as killer:
-        trained.fit(x, y, epochs=epochs, batch_size=20, progress=False)
+        trained.fit(x, y, epochs=100000, batch_size=20, progress=False, callbacks=[stop])
     return trained, killer
 
 
@@ -106,9 +112,28 @@ def undisturbed(epochs):
 
 @pytest.mark.slow
 def test_a_worker_killed_twenty_times_costs_no_bit(client):
-    trained, killer = disturbed(client, 20, 2.0, 20)
-    assert len(killer.done) == 20
-    assert recipes.digest(trained) == undisturbed(20)
+    trained, killer = disturbed(client, 20, 1.0)
+    assert killer.done == ["SIGKILL"] * 20
+    assert recipes.digest(trained) == undisturbed(trained.position.epoch)
+
+
+def test_a_checkpoint_goes_on_with_other_workers_and_on_other_transports(client, tmp_path):
+    """From each of the checkpoints of a run on 4 workers, to the same bits on 2 and on threads, and back."""
+    x, y, xv, yv = recipes.digits()
+    fit = {"epochs": 2, "validation_data": (xv, yv), "progress": False}
+    spec = Checkpoints(tmp_path, steps=7, keep=9)
+    dask_run, local = {"transport": "dask", "client": client}, {"transport": "local", "threads": 2}
+    whole = recipes.trainer_with_all(**dask_run)
+    whole.fit(x, y, **fit, checkpoint=spec)
+    expected = recipes.digest(whole), recipes.digest(whole, averaged=True)
+    steps = [folder.steps_of(name) for name in folder.names(tmp_path)]
+    assert len(steps) >= 3 and sum(step % 7 == 0 for step in steps) >= 2
+    client.retire_workers(sorted(client.scheduler_info(n_workers=-1)["workers"])[:2])
+    for name, options in zip(folder.names(tmp_path)[1:], (dask_run, local), strict=False):
+        resumed = recipes.trainer_with_all(**options).resume(folder.read(tmp_path / name))
+        resumed.fit(x, y, **fit)
+        assert (recipes.digest(resumed), recipes.digest(resumed, averaged=True)) == expected
+        assert resumed.history["val_accuracy"] == whole.history["val_accuracy"]
 
 
 @dataclass(frozen=True)
