@@ -84,6 +84,8 @@ _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_ke
 @click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option("--wait-workers", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+              help="How long to wait where there is no worker, yet or any more.  [default: 300]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option(
@@ -109,12 +111,18 @@ def train(context: click.Context, **options: Any) -> None:
 
     SIGTERM, SIGUSR1 and Ctrl-C end the step that runs, save, and exit with 143, 138 and 130.
     """  # noqa: D301 - click keeps lines after a backspace as they are
+    import dask
+
     from daskconv.launch.start import start
 
     given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if {"net", "from"} <= given:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
-    with start(_transport(options), workers=options["workers"], threads=options["threads"]):
+    waiting = {} if options["wait_workers"] is None else {"daskconv.wait-workers": options["wait_workers"]}
+    with (
+        dask.config.set(waiting),
+        start(_transport(options), workers=options["workers"], threads=options["threads"]),
+    ):
         _train(options, given)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daskconv.errors import DaskconvError, InputError, Interrupted
+from daskconv.errors import DaskconvError, InputError, Interrupted, WorkerError
 
 SCRIPT = 1
 # Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
@@ -91,13 +91,26 @@ def _script(comm: Any) -> Iterator[Any]:
     with quiet_shutdown():
         client = Client()
         try:
-            client.wait_for_workers(comm.size - 2)
+            _wait_for_workers(client, comm.size - 2)
             yield client
         except BaseException as error:
             _say(error)
             _end(client, comm, _GRACE)
             raise SystemExit(_code(error)) from None
         _end(client, comm, _PATIENCE)
+
+
+def _wait_for_workers(client: Any, count: int) -> None:
+    from daskconv.run.patience import for_workers
+
+    try:
+        client.wait_for_workers(count, timeout=for_workers())
+    except TimeoutError:
+        here = len(client.scheduler_info(n_workers=-1)["workers"])
+        raise WorkerError(
+            f"{here} of {count} workers came in {for_workers():g} s (daskconv.wait-workers): look whether the ranks' "
+            "hosts can reach each other, or wait longer."
+        ) from None
 
 
 def _end(client: Any, comm: Any, seconds: float) -> None:

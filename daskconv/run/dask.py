@@ -23,7 +23,7 @@ from daskconv.plan.tasks import Data, Position, TrainState
 from daskconv.run import connections
 from daskconv.run.alike import check_alike
 from daskconv.run.gang import Gang, failure_of
-from daskconv.run.losses import Losses, Lost, keeping_on, run_on, worker_addresses
+from daskconv.run.losses import Losses, Lost, keeping_on, placing, run_on, spread, worker_addresses
 from daskconv.run.patience import deadline
 from daskconv.run.peers import DaskWorld
 from daskconv.run.rank import Options
@@ -62,15 +62,11 @@ class DaskTransport(Gang):
 
     def _place_if_changed(self) -> None:
         if worker_addresses(self.client) != self._present:
-            self._place()
+            placing(self._place)
 
     def share(self, items: Sequence[Any], workers: Sequence[str] | None = None) -> list[Future]:
-        """Return futures of objects that all workers hold, or some."""
-        try:
-            return super().share(items, workers)
-        except (CancelledError, OSError, TimeoutError, KeyError) as error:
-            # A KeyError is the scheduler's own, where a worker goes while the copies are made.
-            raise Lost(f"No worker took what the tasks need: {sentence_of(error)}") from error
+        """Return futures of objects for all workers, or some."""
+        return spread(self.client, items, (workers or self.workers)[0])
 
     def submit(self, worker: str, function: Callable[..., Any], *args: Any) -> Future:
         """Submit a task of the run for one worker."""

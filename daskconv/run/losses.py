@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from distributed import CancelledError, Client, TimeoutError
+from distributed import CancelledError, Client, Future, TimeoutError
+from distributed.comm import CommClosedError
 
 from daskconv.errors import WorkerError, sentence_of
 from daskconv.plan.tasks import Position
@@ -20,6 +22,8 @@ _SAME, _ANY = 3, 6
 _CHAIN = (50, 7, 1)
 # Seconds in which workers have to answer in the end.
 _ANSWER = 10.0
+# Seconds after a first loss, doubled by each: the scheduler hears of the others.
+_PAUSE = 0.1
 
 
 class Lost(WorkerError):
@@ -44,7 +48,7 @@ class Losses:
             self.position, self.count = place, 0
             self._of.clear()
 
-    def add(self, error: Lost, shards: Sequence[int], client: Client) -> None:
+    def add(self, error: Exception, shards: Sequence[int], client: Client) -> None:
         """Count a loss; raise WorkerError where going on has no prospect."""
         self.count += 1
         self._of[tuple(shards)] += bool(shards)
@@ -97,7 +101,7 @@ def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
             "checkpoint."
         ) from error
     if not workers and not none_is_fine:
-        raise WorkerError("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
+        raise Lost("The cluster has no workers: start some, or call client.wait_for_workers(1) first.")
     # Names are numbers in a LocalCluster and under dask-mpi: 10 comes after 9.
     return sorted(workers, key=lambda address: (str(workers[address]["name"]).zfill(20), address))
 
@@ -126,6 +130,14 @@ def run_on(client: Client, function: Callable[..., Any], *args: Any) -> dict[str
         return {}
 
 
+def spread(client: Client, items: Sequence[Any], worker: str) -> list[Future]:
+    """Return futures of objects that a worker holds; the tasks of others fetch them from it, and from each other.
+
+    Dask's own broadcast tries for ever where a worker dies meanwhile.
+    """
+    return [client.scatter([item], workers=[worker], hash=False)[0] for item in items]
+
+
 def keeping_on(
     action: Callable[[], Any],
     place: Callable[[], None],
@@ -136,14 +148,28 @@ def keeping_on(
     """Return what the action returns; where workers took with them what it needs, place that anew and repeat it."""
     anew = False
     while True:
+        shards: Sequence[int] = ()
         try:
             if anew:
-                place()
+                placing(place)
+                anew = False
             return action()
-        except Lost as error:
+        except (Lost, CommClosedError) as error:
             # Its frames hold on to futures of what is lost.
-            error.with_traceback(None)
-            check_scheduler(client)
-            losses.add(error, lost_shards(), client)
-            anew = True
-            wait_for_a_worker(client)
+            lost = error.with_traceback(None)
+            if not anew:
+                shards = lost_shards()
+        check_scheduler(client)
+        losses.add(lost, shards, client)
+        anew = True
+        wait_for_a_worker(client)
+        time.sleep(_PAUSE * 2**losses.count)
+
+
+def placing(place: Callable[[], None]) -> None:
+    """Place what tasks need; raise Lost where a worker went meanwhile."""
+    try:
+        place()
+    except (CancelledError, OSError, TimeoutError, KeyError) as error:
+        # A KeyError is the scheduler's own, where a worker goes while it is told to do something.
+        raise Lost(f"A worker went while it was given what the tasks need: {sentence_of(error)}") from None

@@ -9,7 +9,7 @@ import dask
 from daskconv.errors import InputError
 
 # Seconds where Dask's configuration does not say.
-_DEADLINE, _WORKERS = 600.0, 60.0
+_DEADLINE, _WORKERS = 600.0, 300.0
 
 
 def deadline() -> float:

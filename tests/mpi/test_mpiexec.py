@@ -11,6 +11,9 @@ from uuid import uuid4
 
 import pytest
 
+from daskconv import events
+from daskconv.train.files import load_checkpoint
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import jobs  # noqa: E402
@@ -42,8 +45,24 @@ def local():
 
 
 @pytest.fixture(scope="module")
-def job(mpiexec):
-    result = run(mpiexec, 6, HERE / "worker_counts.py")
+def begun(tmp_path_factory):
+    """A folder with a checkpoint from the middle of an epoch on this process's threads."""
+    folder = tmp_path_factory.mktemp("begun")
+    trained = recipes.trainer(transport="local")
+    x, y, xv, yv = recipes.digits()
+
+    def stop(event):
+        if (event.epoch, event.step) == (1, 4):
+            trained.stop()
+
+    with events.listening(stop):
+        trained.fit(x, y, epochs=2, validation_data=(xv, yv), progress=False, checkpoint=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(mpiexec, begun):
+    result = run(mpiexec, 6, HERE / "worker_counts.py", begun)
     assert result.returncode == 0, result.stderr
     return result
 
@@ -81,6 +100,12 @@ def test_one_to_four_workers_end_in_the_bits_of_the_local_transport(rows, local)
     assert [row["workers"] for row in rows[1:]] == [4, 3, 2, 1]
     assert {row["digest"] for row in rows[1:]} == {local[0]}
     assert all(row["accuracy"] == local[1] for row in rows[1:])
+
+
+def test_what_threads_began_goes_on_on_two_workers_to_the_same_bits(rows, local, begun):
+    (found,) = (row["resumed"] for row in rows[1:] if "resumed" in row)
+    assert found == local[0]
+    assert load_checkpoint(begun).state.position.epoch == 2
 
 
 def test_whatever_changes_a_step_does_so_to_the_same_bits_on_three_workers(rows):

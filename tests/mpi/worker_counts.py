@@ -109,6 +109,14 @@ def hierarchical(data: Any) -> dict[str, Any]:
     return {}
 
 
+def resumed(data: Any, folder: str) -> str:
+    """Go on from the newest checkpoint of a folder."""
+    trained = trainer().resume(folder)
+    assert trained.position.step > 0
+    trained.fit(data[0], data[1], epochs=2, validation_data=data[2:], progress=False, checkpoint=folder)
+    return digest(trained)
+
+
 def main() -> None:
     with daskconv.start() as client:
         data = digits()
@@ -121,6 +129,8 @@ def main() -> None:
             history = trained.fit(data[0], data[1], epochs=2, validation_data=data[2:], progress=False)
             owners = list(trained.shard_owners.values())
             row = {"workers": len(workers), "digest": digest(trained), "owners": owners}
+            if len(workers) == 2:
+                row["resumed"] = resumed(data, sys.argv[1])
             if len(workers) == 3:
                 trained = trainer_with_all(threads=2)
                 trained.fit(data[0], data[1], epochs=2, progress=False)
