@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.plan.boxes import whole
 from daskconv.plan.pieces import Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Position
@@ -68,6 +71,34 @@ def evaluate(run: str, data: str) -> NDArray[np.float64]:
 def pieces_of(run: str) -> Pieces:
     """Return this worker's pieces."""
     return rank_of(run).shards.pieces.without_split()
+
+
+def hand_over(run: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Give a function copies of this rank's pieces, but for those that a lower rank has, too."""
+    shards = ranks[run].shards
+    pieces, mesh = shards.pieces, shards.mesh
+    assert pieces.split is not None
+    lower = {
+        (name, piece.box)
+        for shard, owner in enumerate(mesh.owners)
+        if owner < mesh.rank
+        for name, piece in pieces.split.pieces[shard].items()
+    }
+    taken = {name for name, _ in lower}
+    found = [
+        (f"{part}/{name}", box, array)
+        for part, arrays in (("params", pieces.params), ("state", pieces.statistics))
+        for (name, box), array in arrays.items()
+        if (name, box) not in lower
+    ]
+    for (name, box), slots in pieces.slots.items():
+        for slot, array in slots.items():
+            if array.shape == pieces.params[name, box].shape:
+                found += [(f"slots/{slot}", box, array)] if (name, box) not in lower else []
+            elif name not in taken:
+                found.append((f"slots/{slot}", whole(array.shape), array))
+        taken.add(name)
+    return function(mesh.rank, [(name, box, array.copy()) for name, box, array in found], *args)
 
 
 def computed(run: str) -> list[int]:

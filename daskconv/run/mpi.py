@@ -64,6 +64,15 @@ class MPITransport(Gang):
         """Return a copy of the workers' state."""
         return self.spread.state()
 
+    def hand_over(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return what a function returns on each worker, which is given copies of its pieces of the state."""
+        return self._call_all(self.tasks.hand_over, function, *args)
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return what a function returns on each worker, beside its steps."""
+        answers = self.client.run(function, *args, workers=self.workers)
+        return [answers[worker] for worker in self.workers]
+
     def owners(self) -> dict[str, list[int]]:
         """Return the shards that each worker computed."""
         return self.computed()

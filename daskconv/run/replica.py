@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.plan.boxes import whole
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
@@ -81,6 +84,32 @@ def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:
 def state_of(run: str) -> TrainState:
     """Return this worker's state."""
     return rank_of(run).state
+
+
+def hand_over(run: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Give a function copies of this rank's share of the state, of which all ranks have the whole."""
+    replica = ranks[run]
+    state, number = replica.state, replica.comm.rank
+    parts = {"params": state.params, "slots": state.slots, "state": state.statistics}
+    arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
+    mine = share({name: array.nbytes for name, array in arrays.items()}, number, replica.comm.size)
+    return function(number, [(name, whole(arrays[name].shape), arrays[name].copy()) for name in mine], *args)
+
+
+def share(sizes: Mapping[str, int], number: int, count: int) -> list[str]:
+    """Return what falls to one of ``count``: the largest go first, each to who has least.
+
+    Examples
+    --------
+    >>> share({"a": 5, "b": 3, "c": 2}, 0, 2), share({"a": 5, "b": 3, "c": 2}, 1, 2)
+    (['a'], ['b', 'c'])
+    """
+    loads, mine = [0] * count, []
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        to = loads.index(min(loads))
+        loads[to] += sizes[name]
+        mine += [name] if to == number else []
+    return mine
 
 
 def computed(run: str) -> list[int]:

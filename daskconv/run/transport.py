@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,20 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of everything the transport holds on workers."""
+
+
+@runtime_checkable
+class HeldByWorkers(Protocol):
+    """A transport whose state lies in pieces on its workers, which may do something with them there."""
+
+    def hand_over(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return what ``function(number, pieces, *args)`` returns on each worker.
+
+        Pieces are (name, box, array), the array a copy; each is given to one worker only.
+        """
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return what a function returns on each worker, which may be in the middle of its steps."""
 
 
 def begin(state: TrainState, epoch: int) -> TrainState:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position
-from daskconv.run.transport import Transport
+from daskconv.run.transport import HeldByWorkers, Transport
 from daskconv.train.checkpoints.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Epochs:
             trainer.history.epochs.append(logs)
             show(logs)
             epoch, before = epoch + 1, Position(epoch + 1)
-            self._epoch_done(logs, callbacks)
+            self._epoch_done(before, logs, callbacks)
 
     def _epoch(self, epoch: int, first: int) -> Position:
         """Run an epoch to its end, or to where it was stopped; checkpoints are taken where they are due."""
@@ -87,20 +87,26 @@ class Epochs:
             self._done += position.step - first
             if keeper is None or position.step >= self.steps or self.stopped():
                 return position
-            self._take(keeper)
+            self._take(keeper, position)
             first = position.step
 
-    def _epoch_done(self, logs: dict[str, Any], callbacks: Sequence[Callable]) -> None:
+    def _epoch_done(self, now: Position, logs: dict[str, Any], callbacks: Sequence[Callable]) -> None:
         keeper = self.keeper
         if keeper is not None and (keeper.is_due(self._done) or keeper.is_best(logs)):
-            self._take(keeper, logs)
-        elif callbacks:
+            self._take(keeper, now, logs)
+        if callbacks:
             self.trainer.keep(self.transport.state(), self.steps)
         for callback in callbacks:
             callback(self.trainer, logs)
 
-    def _take(self, keeper: Keeper, figures: dict[str, Any] | None = None) -> None:
-        self.trainer.keep(self.transport.state(), self.steps)
+    def _take(self, keeper: Keeper, position: Position, figures: dict[str, Any] | None = None) -> None:
+        """Begin a checkpoint: workers that hold the state write their pieces, where they see the folder."""
+        transport = self.transport
+        if isinstance(transport, HeldByWorkers):
+            checkpoint = self.trainer.checkpoint_at(position, self._done)
+            if keeper.take_from(transport, checkpoint, figures):
+                return
+        self.trainer.keep(transport.state(), self.steps)
         keeper.take(self.trainer.checkpoint(), figures)
 
     def _close(self) -> None:

@@ -322,6 +322,11 @@ class Trainer:
         self._shown = True
         return self._checkpoint()
 
+    def checkpoint_at(self, position: Position, done: int) -> Checkpoint:
+        """Return a checkpoint of a state that workers hold: where it stands, with arrays that only have its shapes."""
+        state = replace(self._require_state(), position=position, steps=done)
+        return Checkpoint(self._require_model(), state, list(self.history.epochs), self._options)
+
     def _checkpoint(self) -> Checkpoint:
         state = self._require_state()
         return Checkpoint(self._require_model(), state, list(self.history.epochs), self._options)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from recipes import digest, digits, trainer
 
 import daskconv
-from daskconv import Conv2D, Dense, Flatten, Layer, Sequential, plans
+from daskconv import Checkpoints, Conv2D, Dense, Flatten, Layer, Sequential, plans
 from daskconv.plan import tree
 from daskconv.plan.boxes import shape_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes
@@ -108,7 +108,8 @@ def main() -> None:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             for plan in PLANS:
                 trained = trainer(plan=plan)
-                trained.fit(x[:IMAGES], y[:IMAGES], epochs=1, batch_size=48, progress=False)
+                spec = Checkpoints(Path(sys.argv[1]) / f"{plan.name}-{len(workers)}", steps=2)
+                trained.fit(x[:IMAGES], y[:IMAGES], epochs=1, batch_size=48, progress=False, checkpoint=spec)
                 program = trained.program((8, 8, 1), 48)
                 row = {
                     "plan": plan.name,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daskconv.train.checkpoints import folder
+from daskconv.train.checkpoints.manifest import read_manifest
 from daskconv.train.files import load_checkpoint
 
 HERE = Path(__file__).parent
@@ -87,6 +88,10 @@ def went_on(runs, undisturbed):
     epochs = checkpoint.state.position.epoch + 1
     resumed = command(
         ["train", "--data", "digits", "--resume", runs, "--epochs", epochs, "--transport", "local"]
+    )
+    files = read_manifest(runs / folder.names(runs)[-1])["files"]
+    assert set(files) == {f"shard-0000{number}.safetensors" for number in (0, 1, 2)}, (
+        "a worker writes its share"
     )
     assert resumed.steps > checkpoint.state.steps > 0
     return recipes.digest(resumed) == undisturbed(epochs)

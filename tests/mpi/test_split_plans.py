@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
+from daskconv.train.checkpoints import folder
+from daskconv.train.checkpoints.manifest import read_manifest
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import fifty_steps  # noqa: E402
@@ -30,8 +33,14 @@ def lines_of(mpiexec, script, timeout, *args, ranks=6):
 
 
 @pytest.fixture(scope="module")
-def said(mpiexec):
-    return lines_of(mpiexec, "split_plans.py", 180)
+def runs(tmp_path_factory):
+    """Where the job writes its checkpoints, a folder for each plan and number of workers."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def said(mpiexec, runs):
+    return lines_of(mpiexec, "split_plans.py", 180, runs)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,27 @@ def test_one_to_four_workers_end_in_the_bits_of_one_process(rows):
         mine = [row for row in rows if row["plan"] == plan.name]
         assert {row["digest"] for row in mine} == {recipes.digest(local)}, plan.name
         assert {row["accuracy"] for row in mine} == {local.evaluate(xv[:99], yv[:99])["accuracy"]}
+
+
+def test_each_worker_writes_its_pieces_and_one_process_goes_on_from_them(rows, runs):
+    x, y, _, _ = recipes.digits()
+    for plan in split_plans.PLANS:
+        for workers in (1, 2, 3, 4):
+            path = runs / f"{plan.name}-{workers}" / "step-000000002"
+            contents = read_manifest(path)
+            written = {
+                name: {array for array, _ in entry["pieces"]} for name, entry in contents["files"].items()
+            }
+            own = written.pop("shard-00000.safetensors")
+            assert own == {"preprocess/mean", "preprocess/scale"} and len(written) == workers
+            held = [(name, str(box)) for e in contents["files"].values() for name, box in e["pieces"]]
+            assert len(held) == len(set(held)), "a piece is written once"
+            if plan.name == "hybrid" and workers == 4:
+                assert all("params/dense1.weight" in arrays for arrays in written.values())
+            resumed = recipes.trainer(plan=plan, transport="local").resume(folder.read(path))
+            resumed.fit(x[: split_plans.IMAGES], y[: split_plans.IMAGES], batch_size=48, progress=False)
+            (expected,) = {row["digest"] for row in rows if row["plan"] == plan.name}
+            assert recipes.digest(resumed) == expected
 
 
 def test_random_networks_under_random_plans_have_the_bits_of_one_process(said):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daskconv import Checkpoints
 from daskconv.errors import DataError
-from daskconv.train.checkpoints import folder, keeper
+from daskconv.train.checkpoints import folder, write
 from daskconv.train.files import load_checkpoint
 from train.small import digests, fit, trainer
 
@@ -109,14 +109,14 @@ def main(where):
         assert digests(checkpoint.state.params | checkpoint.state.slots) == expected[checkpoint.state.steps]
         found["after" if checkpoint.state.steps == new.state.steps else "before"] += 1
 
-    def write(at, how):
+    def write_once(at, how):
         disk = Disk(at, how)
-        keeper.write(target, new, {})
+        write.write(target, new, {})
         return disk
 
     def expect_full(at, how):
         try:
-            write(at, how)
+            write_once(at, how)
         except DataError as error:
             assert "No space left on device" in str(error), error
             return
@@ -124,19 +124,19 @@ def main(where):
 
     begin_anew()
     reader, writer = os.pipe()
-    assert child(lambda: os.fdopen(writer, "w").write(json.dumps(write(None, "").calls))) == 0
+    assert child(lambda: os.fdopen(writer, "w").write(json.dumps(write_once(None, "").calls))) == 0
     os.close(writer)
     found["calls"] = json.loads(os.fdopen(reader).read())
     loads()
     for how in ("power", "power, renames kept"):
         # What is said to be on the disk outlasts a loss of power.
         begin_anew()
-        assert child(partial(lambda how: write(None, how).lose_power(), how)) == 0
+        assert child(partial(lambda how: write_once(None, how).lose_power(), how)) == 0
         assert load_checkpoint(target).state.steps == new.state.steps, how
     for at in range(len(found["calls"])):
         for how in ("before", "after", "power", "power, renames kept", "full"):
             begin_anew()
-            code = child(partial(expect_full if how == "full" else write, at, how))
+            code = child(partial(expect_full if how == "full" else write_once, at, how))
             assert code == (0 if how == "full" else 9), (at, how, code)
             loads()
             found[{"full": "full disks", "before": "kills", "after": "kills"}.get(how, "lost power")] += 1
@@ -144,7 +144,7 @@ def main(where):
             folder.sweep(target)
             if how == "full":
                 assert not [name for name in os.listdir(target) if name.startswith(".")]
-            keeper.write(target, new, {})
+            write.write(target, new, {})
             loads()
     print(json.dumps(found))
 

@@ -15,7 +15,7 @@ import pytest
 import daskconv
 from daskconv import SGD, Checkpoints, CosineRate, events
 from daskconv.errors import DataError, InputError
-from daskconv.train.checkpoints import folder, keeper
+from daskconv.train.checkpoints import folder, write
 from daskconv.train.checkpoints import shard as shard_file
 from daskconv.train.files import load_checkpoint
 from train.small import STEPS, X, Y, bits, figures, fit, refuse, trainer
@@ -117,15 +117,15 @@ def test_minutes_make_them_due(tmp_path):
 
 
 def test_one_is_written_while_the_steps_go_on(tmp_path, monkeypatch):
-    write, busy, seen = keeper.write, threading.Event(), []
+    whole, busy, seen = write.write, threading.Event(), []
 
     def slowly(*args):
         busy.set()
         time.sleep(0.3)
-        write(*args)
+        whole(*args)
         busy.clear()
 
-    monkeypatch.setattr(keeper, "write", slowly)
+    monkeypatch.setattr(write, "write", slowly)
     with events.listening(lambda event: seen.append(busy.is_set())):
         one = train(run(), checkpoint=Checkpoints(tmp_path, steps=STEPS))
     assert any(seen) and bits(one) == bits(train(run()))
@@ -325,13 +325,13 @@ def test_a_crash_at_any_call_of_a_write_leaves_the_checkpoint_before_or_the_new_
 def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, undisturbed, monkeypatch):
     write_file, files = shard_file.write_file, []
 
-    def write(path, content):
+    def write_second(path, content):
         files.append(path)
         if len(files) == 2:
             raise OSError(28, os.strerror(28))
         write_file(path, content)
 
-    monkeypatch.setattr(shard_file, "write_file", write)
+    monkeypatch.setattr(shard_file, "write_file", write_second)
     with pytest.warns(RuntimeWarning, match="step-.* cannot be written: No space left on device; .*5 stays"):
         one = train(run(), checkpoint=Checkpoints(tmp_path, steps=STEPS))
     assert bits(one) == bits(undisturbed)

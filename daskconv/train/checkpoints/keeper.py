@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from daskconv.errors import DataError, InputError
 from daskconv.graph.threads import step_back
-from daskconv.train.checkpoints import folder
-from daskconv.train.checkpoints.manifest import FORMAT
-from daskconv.train.checkpoints.shard import shapes_of, whole_pieces, write_shard
+from daskconv.run.transport import HeldByWorkers
+from daskconv.train.checkpoints import folder, holders, write
 from daskconv.train.checkpoints.spec import Checkpoints
-from daskconv.train.files import Checkpoint, arrays_of, header_of
-
-_PACKAGES = ("daskconv", "numpy", "dask", "distributed", "numba")
+from daskconv.train.files import Checkpoint
 
 
 class Keeper:
@@ -37,6 +32,8 @@ class Keeper:
     def __init__(self, spec: Checkpoints, done: int) -> None:
         self.spec, self.folder = spec, Path(spec.folder)
         self._written, self._since = done, monotonic()
+        # Whether workers that hold the state see the folder, as far as is known.
+        self._shared = True
         self._thread: threading.Thread | None = None
         self._failure: DataError | None = None
         self._prepare(done)
@@ -90,12 +87,40 @@ class Keeper:
 
     def take(self, checkpoint: Checkpoint, figures: Mapping[str, Any] | None = None) -> None:
         """Begin to write a checkpoint, whose arrays nobody changes, once the one before is written."""
+        if self._begin(checkpoint):
+            found = figures or {}
+            self._start(checkpoint, found, lambda: write.write(self.folder, checkpoint, found))
+
+    def take_from(
+        self, transport: HeldByWorkers, checkpoint: Checkpoint, figures: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Begin a checkpoint of which workers write their own pieces; return False where they do not see the folder."""
+        if not self._shared:
+            return False
+        if not self._begin(checkpoint):
+            return True
+        found = figures or {}
+        try:
+            part = folder.begin(self.folder.absolute(), folder.name_of(checkpoint.state.steps))
+        except OSError:
+            return False  # whoever writes all of it finds the same, and says so
+        self._shared = all(transport.hand_over(holders.begin, str(part)))
+        if self._shared:
+            self._start(checkpoint, found, lambda: write.write_pieces(part, transport, checkpoint, found))
+        else:
+            folder.give_up(part)
+        return self._shared
+
+    def _begin(self, checkpoint: Checkpoint) -> bool:
+        """Wait for the checkpoint before; return whether this is another one."""
         self._wait()
-        if checkpoint.state.steps == self._written:
-            return
+        return checkpoint.state.steps != self._written
+
+    def _start(self, checkpoint: Checkpoint, figures: Mapping[str, Any], writing: Callable[[], None]) -> None:
         self._since = monotonic()
+        args = (checkpoint.state.steps, figures, writing)
         self._thread = threading.Thread(
-            target=self._write, args=(checkpoint, figures or {}), name="daskconv-checkpoint", daemon=True
+            target=self._write, args=args, name="daskconv-checkpoint", daemon=True
         )
         self._thread.start()
 
@@ -115,18 +140,17 @@ class Keeper:
             self._thread.join()
         self._thread = None
 
-    def _write(self, checkpoint: Checkpoint, figures: Mapping[str, Any]) -> None:
+    def _write(self, steps: int, figures: Mapping[str, Any], writing: Callable[[], None]) -> None:
         step_back()
-        name = folder.name_of(checkpoint.state.steps)
         try:
-            write(self.folder, checkpoint, figures)
+            writing()
         except DataError as error:
             self._failure = error
             kept = f"{self.newest} stays the newest" if self.newest else "there is none before it"
             warnings.warn(f"{str(error).rstrip('.')}; {kept}.", RuntimeWarning, stacklevel=2)
             return
-        self._failure, self._written = None, checkpoint.state.steps
-        self._scores[name] = self.spec.score(figures) if figures else None
+        self._failure, self._written = None, steps
+        self._scores[folder.name_of(steps)] = self.spec.score(figures) if figures else None
         folder.prune(self.folder, self._kept())
 
     def _kept(self) -> set[str]:
@@ -151,33 +175,6 @@ def keeping(keeper: Keeper | None, last: Callable[[], Checkpoint]) -> Iterator[N
         raise
     keeper.end(last())
     keeper.check()
-
-
-def write(where: Path, checkpoint: Checkpoint, figures: Mapping[str, Any]) -> None:
-    """Write a checkpoint; raise DataError where that is not possible, and then leave nothing of it."""
-    name, arrays = folder.name_of(checkpoint.state.steps), arrays_of(checkpoint)
-    part = None
-    try:
-        part = folder.begin(where, name)
-        file = "shard-00000.safetensors"
-        contents: dict[str, Any] = {"format": FORMAT, "name": name, "versions": versions()}
-        contents["figures"] = {key: value for key, value in figures.items() if isinstance(value, int | float)}
-        contents["files"] = {file: write_shard(part / file, whole_pieces(arrays))}
-        contents["arrays"] = shapes_of(arrays)
-        folder.finish(part, contents | header_of(checkpoint))
-    except OSError as error:
-        if part is not None:
-            folder.give_up(part)
-        raise DataError(f"The checkpoint {where / name} cannot be written: {error.strerror}.") from None
-
-
-def versions() -> dict[str, str]:
-    """Return what the bits of training depend on beside its options."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        **{name: version(name) for name in _PACKAGES},
-    }
 
 
 def _verifies(path: Path) -> bool:
