@@ -75,7 +75,7 @@ def pieces_of(run: str) -> Pieces:
 
 def hand_over(run: str, function: Callable[..., Any], *args: Any) -> Any:
     """Give a function copies of this rank's pieces, but for those that a lower rank has, too."""
-    shards = ranks[run].shards
+    shards = rank_of(run).shards
     pieces, mesh = shards.pieces, shards.mesh
     assert pieces.split is not None
     lower = {

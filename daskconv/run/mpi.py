@@ -66,7 +66,7 @@ class MPITransport(Gang):
 
     def hand_over(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Return what a function returns on each worker, which is given copies of its pieces of the state."""
-        return self._call_all(self.tasks.hand_over, function, *args)
+        return self.call_all(self.spread.tasks.hand_over, function, *args)
 
     def ask(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Return what a function returns on each worker, beside its steps."""

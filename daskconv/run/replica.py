@@ -88,11 +88,11 @@ def state_of(run: str) -> TrainState:
 
 def hand_over(run: str, function: Callable[..., Any], *args: Any) -> Any:
     """Give a function copies of this rank's share of the state, of which all ranks have the whole."""
-    replica = ranks[run]
-    state, number = replica.state, replica.comm.rank
+    replica: Replica = rank_of(run)
+    state, number = replica.state, replica.peers.rank
     parts = {"params": state.params, "slots": state.slots, "state": state.statistics}
     arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
-    mine = share({name: array.nbytes for name, array in arrays.items()}, number, replica.comm.size)
+    mine = share({name: array.nbytes for name, array in arrays.items()}, number, len(replica.peers.hosts))
     return function(number, [(name, whole(arrays[name].shape), arrays[name].copy()) for name in mine], *args)
 
 
