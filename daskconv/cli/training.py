@@ -11,13 +11,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from daskconv.cli.page import dashboard_option, page_options
 from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
 from daskconv.errors import InputError, Interrupted
 
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
-_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
+_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "dashboard"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
@@ -83,6 +84,7 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume"}
 @click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@dashboard_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
@@ -100,7 +102,8 @@ def train(context: click.Context, **options: Any) -> None:
     given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if {"net", "from"} <= given:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
-    with start(_transport(options), workers=options["workers"], threads=options["threads"]):
+    given_page = page_options(options["dashboard"])
+    with start(_transport(options), workers=options["workers"], threads=options["threads"], **given_page):
         _train(options, given)
 
 

@@ -85,7 +85,7 @@ class Record:
     training, validation : Curve
         Of the steps, and of the epochs' ends.
     speed : Curve
-        Images a second: "total".
+        Images a second: "total", and "mean", "slowest" and "fastest" of the workers.
     workers : dict of str to list of WorkerStep
         The newest events of each worker.
     scene : Scene or None
@@ -153,7 +153,7 @@ class Record:
         # Between epochs there is an evaluation, which no images are trained in.
         if before is not None and before.epoch == event.epoch and event.time > before.time:
             rate = (event.images - before.images) / (event.time - before.time)
-            self.speed.add(Point(at, seconds, {"total": rate}))
+            self.speed.add(Point(at, seconds, {"total": rate, **self._rates()}))
         self.newest = event
 
     def _add_epoch(self, event: EpochDone) -> None:
@@ -163,7 +163,16 @@ class Record:
         if found:
             self.validation.add(Point(at, seconds, found))
         if "images_per_second" in event.figures:
-            self.speed.add(Point(at, seconds, {"total": event.figures["images_per_second"]}))
+            total = event.figures["images_per_second"]
+            self.speed.add(Point(at, seconds, {"total": total, **self._rates()}))
+
+    def _rates(self) -> dict[str, float]:
+        """Return the images a second of the workers, by what each told last."""
+        newest = [told[-1] for told in self.workers.values()]
+        rates = [event.images / event.seconds for event in newest if event.seconds]
+        if not rates:
+            return {}
+        return {"mean": sum(rates) / len(rates), "slowest": min(rates), "fastest": max(rates)}
 
     @property
     def steps_seen(self) -> dict[str, WorkerStep]:

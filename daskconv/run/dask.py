@@ -30,6 +30,7 @@ from daskconv.run.forward import forwarding
 from daskconv.run.held import Lost, Progress
 from daskconv.run.loop import add_in_order
 from daskconv.run.transport import begin
+from daskconv.run.watch import NOBODY, Asked
 
 # Steps in flight: enough to hide the scheduler's latency, few enough to stop soon.
 _WINDOW = 4
@@ -47,9 +48,15 @@ class DaskTransport:
     name = "dask"
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
-        self.program, self.client, self.threads = program, client, threads
+        self.program, self.client, self.threads, self.asked = program, client, threads, asked
         self.data = data
         self.run, self.placements = f"daskconv-{uuid4().hex[:12]}", 0
         # The newest state that the driver holds: nothing that workers lose is older.
@@ -67,7 +74,12 @@ class DaskTransport:
         self._spans = [[span for span, owner in shares if owner == w] for w in range(len(self.workers))]
         items = [self._spread(item) for item in (self.program, self._root, *self.data.values())]
         program, root, *data = items
-        tasks = self._each(held.hold, program, root, list(self.data), data, self.threads, key="hold")
+        tasks = []
+        for rank, spans in enumerate(self._spans):
+            shards = sum(last - first for first, last in spans)
+            lookout = self.asked, rank, len(self.workers), shards / self.program.shards
+            args = program, root, list(self.data), data, self.threads, lookout
+            tasks.append(self._submit(rank, held.hold, *args, key="hold"))
         for task in tasks:
             self._finished(task)
 
@@ -82,10 +94,6 @@ class DaskTransport:
     @property
     def _placement(self) -> str:
         return f"{self.run}-{self.placements}"
-
-    def _each(self, function: Callable[..., Any], *args: Any, key: str) -> list[Future]:
-        """Submit a task for each worker."""
-        return [self._submit(w, function, *args, key=key) for w in range(len(self.workers))]
 
     def _submit(self, worker: int, function: Callable[..., Any], *args: Any, key: str) -> Future:
         """Submit a task for one worker; where that is gone another one says so."""

@@ -27,11 +27,12 @@ from daskconv.plan.tasks import Data, Indices, Position, TrainState
 from daskconv.run.alike import check_alike
 from daskconv.run.dask import wait_for_a_worker, worker_addresses
 from daskconv.run.exchange import Mesh, Parcels, Steps
-from daskconv.run.forward import forwarding, send_position
+from daskconv.run.forward import forwarding, sender, worker_name
 from daskconv.run.held import Lost
 from daskconv.run.local_shards import epoch_steps, evaluation
 from daskconv.run.shards import Shards, images_of_workers
 from daskconv.run.transport import begin
+from daskconv.run.watch import NOBODY, Asked, Watch
 
 # Steps in flight, and steps from one copy on the driver to the next.
 _WINDOW, _CUT = 3, 50
@@ -48,11 +49,17 @@ class DaskShards:
     name = "dask"
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
         assert program.split is not None
         self.program, self.split, self.client, self.threads = program, program.split, client, threads
-        self.data, self._root = data, state.copy()
+        self.data, self._root, self.asked = data, state.copy(), asked
         self.run, self.workers, self._tasks = "", list[str](), 0
         self._computed: dict[str, set[int]] = {}
         self._keeping_on(lambda: None)  # that finds other workers than none, and places all
@@ -72,7 +79,7 @@ class DaskShards:
             # The workers have the Split, and make it anew from the Program.
             pieces = Pieces.cut(self.split, self._root, mesh.mine).without_split()
             (held,) = self._spread([pieces], [worker])
-            args = self.run, program, data, held, mesh, self.threads
+            args = self.run, program, data, held, mesh, self.threads, self.asked
             futures.append(self._submit(worker, f"open-{rank}", _open, *args))
         self._wait(futures)
 
@@ -233,6 +240,7 @@ class _Member:
 
     shards: Shards
     data: Mapping[str, Data]
+    watch: Watch
     tasks: int = 0
     work: Steps[Any] | None = None
     parcels: Parcels = field(default_factory=Parcels)
@@ -243,11 +251,19 @@ _members: dict[str, _Member] = {}
 
 
 def _open(
-    run: str, program: Program, data: Mapping[str, Data], pieces: Pieces, mesh: Mesh, threads: int
+    run: str,
+    program: Program,
+    data: Mapping[str, Data],
+    pieces: Pieces,
+    mesh: Mesh,
+    threads: int,
+    asked: Asked,
 ) -> None:
     assert program.split is not None
     pieces.split = program.split
-    _members[run] = _Member(Shards(program, pieces, mesh, threads), data)
+    where = worker_name(), mesh.rank, len(set(mesh.owners)), len(mesh.mine) / len(mesh.owners)
+    watch = Watch(program, sender(run), asked, *where, threads)
+    _members[run] = _Member(Shards(program, pieces, mesh, threads), data, watch)
 
 
 def _go_on(
@@ -259,7 +275,7 @@ def _go_on(
         raise Lost("A worker forgot where it was in a step.")
     member.tasks = task
     if what[0] == "begin":
-        member.work = _work(run, member, *what[1:])
+        member.work = _work(member, *what[1:])
     else:
         _deliver(member, before)
     assert member.work is not None
@@ -275,17 +291,18 @@ def _go_on(
     return outbox, None
 
 
-def _work(run: str, member: _Member, kind: str, args: tuple) -> Steps[Any]:
+def _work(member: _Member, kind: str, args: tuple) -> Steps[Any]:
     if kind == "evaluate":
         return evaluation(member.shards, member.data[args[0]])
     epoch, first, count = args
 
     def done(position: Position, steps: int) -> None:
         if member.shards.mesh.rank == 0:
-            send_position(run, position, steps)
+            member.watch.done(position, steps)
 
     member.stop = False
-    return epoch_steps(member.shards, member.data["train"], epoch, lambda: member.stop, done, first + count)
+    data, stopped = member.data["train"], lambda: member.stop
+    return epoch_steps(member.shards, data, epoch, stopped, done, member.watch, first + count)
 
 
 def _deliver(member: _Member, before: list[tuple[Outbox | None, Any]]) -> None:

@@ -21,12 +21,18 @@ from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState, add, update
 from daskconv.run.ahead import Kept
-from daskconv.run.forward import send_position
+from daskconv.run.forward import sender, worker_name
 from daskconv.run.loop import evaluate_blocks, subtree_sums
 from daskconv.run.transport import begin
+from daskconv.run.watch import Asked, Watch
+from daskconv.timeline import in_layer
 
 Parts = tuple[str, dict[tree.Span, Partial]]
 """The address of a worker, and the sums of its subtrees of shards."""
+
+
+Lookout = tuple[Asked, int, int, float]
+"""What is told of the steps, the worker's number, how many there are, and its share of a step's images."""
 
 
 class Lost(WorkerError):
@@ -54,6 +60,7 @@ class Held:
     data: Mapping[str, Data]
     threads: int
     progress: Progress
+    watch: Watch
     ahead: Kept = field(default_factory=Kept)
 
 
@@ -69,15 +76,18 @@ def hold(
     names: list[str],
     data: list[Data],
     threads: int,
+    lookout: Lookout,
 ) -> None:
     """Begin a run, or begin it anew, from a copy of the driver's state."""
+    asked, rank, workers, share = lookout
+    watch = Watch(program, sender(run), asked, worker_name(), rank, workers, share, threads)
     named = dict(zip(names, data, strict=True))
     before = _held.get((run, get_worker().address))
     if before is not None and "train" in named:
         before.ahead.close()
         read = before.data["train"].count.read
         named["train"].count.add(read.images, read.nbytes, read.seconds)
-    _held[run, get_worker().address] = Held(placement, program, named, threads, progress.copy())
+    _held[run, get_worker().address] = Held(placement, program, named, threads, progress.copy(), watch)
 
 
 def let_go(run: str, dask_worker: Any) -> None:
@@ -114,10 +124,15 @@ def compute_step(
     """
     held, (epoch, step, steps) = _find(run, placement), place
     state = begin(held.progress.state, epoch)
-    held.progress.state = state = _take(run, held, state, before, (epoch, step, steps))
+    watch = held.watch
+    with watch.working():
+        held.progress.state = state = _take(held, state, before, (epoch, step, steps))
+    watch.end()
+    watch.begin(epoch, step, steps, len(indices))
     held.data["train"].hold("step", chunks)
-    data = held.ahead.of(held.program, held.data["train"], epoch, spans, state)
-    sums = subtree_sums(held.program, state, data, spans, indices, epoch, held.threads)
+    with watch.working():
+        data = held.ahead.of(held.program, held.data["train"], epoch, spans, state)
+        sums = subtree_sums(held.program, state, data, spans, indices, epoch, held.threads)
     return get_worker().address, sums
 
 
@@ -126,13 +141,13 @@ def end_chain(
 ) -> Progress | None:
     """Take a chain's last step; return a copy of all where it is wanted."""
     held = _find(run, placement)
-    held.progress.state = _take(run, held, held.progress.state, before, place)
+    with held.watch.working():
+        held.progress.state = _take(held, held.progress.state, before, place)
+    held.watch.end()
     return held.progress.copy() if wanted else None
 
 
-def _take(
-    run: str, held: Held, state: TrainState, before: list[Parts], place: tuple[int, int, int]
-) -> TrainState:
+def _take(held: Held, state: TrainState, before: list[Parts], place: tuple[int, int, int]) -> TrainState:
     """Return the state at a place, one step after that of which all workers' sums are given."""
     epoch, step, steps = place
     if (state.position.epoch, state.position.step) != (epoch, step - bool(before)):
@@ -143,12 +158,12 @@ def _take(
     total = tree.fold((0, held.program.shards), parts.get, add)
     assert total is not None
     rate = held.program.rate(epoch, state.position.step, steps)
-    state = update(held.program, state, total, rate, in_place=True)
+    state = in_layer("update", "backward", "other", update, held.program, state, total, rate, True)
     for worker, found in before:
         owned = held.progress.owners.setdefault(worker, set())
         owned.update(shard for span in found for shard in range(*span))
         if worker == get_worker().address and any(span[0] == 0 for span in found):
-            send_position(run, state.position, steps)
+            held.watch.done(state.position, steps)
     return state
 
 

@@ -11,7 +11,6 @@ from daskconv.plan.pieces import Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Position
 from daskconv.run.exchange import Mesh, drive
-from daskconv.run.forward import send_position
 from daskconv.run.local_shards import epoch_steps, evaluation
 from daskconv.run.rank import Options, Rank, communicator, ranks
 from daskconv.run.shards import Shards
@@ -46,13 +45,15 @@ def run_epoch(run: str, epoch: int) -> Position:
     """Run the steps of an epoch together with all other ranks."""
     member = ranks[run]
     member.stop.clear()
+    mesh, program = member.shards.mesh, member.shards.program
+    watch = member.watch(program, run, len(mesh.mine) / len(mesh.owners))
 
     def done(position: Position, steps: int) -> None:
         member.stepped = True
         if member.comm.rank == 0:
-            send_position(run, position, steps)
+            watch.done(position, steps)
 
-    steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done)
+    steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done, watch)
     with member.messages() as messages:
         return drive(steps, messages)
 

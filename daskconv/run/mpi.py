@@ -28,6 +28,7 @@ from daskconv.run.alike import check_alike
 from daskconv.run.dask import worker_addresses
 from daskconv.run.forward import forwarding
 from daskconv.run.loop import add_in_order
+from daskconv.run.watch import NOBODY, Asked
 
 
 class MPITransport:
@@ -38,7 +39,13 @@ class MPITransport:
     """Whose steps the workers run."""
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
         self.program, self.client = program, client
         self.data = data
@@ -49,7 +56,7 @@ class MPITransport:
         items = [program, state, *data.values()]
         shared = [client.scatter([item], broadcast=True, hash=False)[0] for item in items]
         world = tuple(sorted(ranks.values()))
-        options = options_of(threads, len(world))
+        options = options_of(threads, len(world), asked)
         self._call_all(replica.open_replica, *shared[:2], list(data), shared[2:], world, options)
 
     def _submit_all(self, function: Callable[..., Any], *args: Any) -> list[Future]:
@@ -143,7 +150,7 @@ class MPITransport:
         return self._call_all(rank.waited)
 
 
-def options_of(threads: int, workers: int) -> rank.Options:
+def options_of(threads: int, workers: int, asked: Asked = NOBODY) -> rank.Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
     together = dask.config.get("daskconv.mpi.ranks-per-host", None)
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
@@ -151,7 +158,9 @@ def options_of(threads: int, workers: int) -> rank.Options:
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
     deadline = float(dask.config.get("daskconv.mpi.deadline", 600))
-    return rank.Options(threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True))
+    return rank.Options(
+        threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True), asked
+    )
 
 
 def worker_ranks(client: Client) -> dict[str, int]:

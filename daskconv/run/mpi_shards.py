@@ -23,6 +23,7 @@ from daskconv.run.alike import check_alike
 from daskconv.run.exchange import Mesh
 from daskconv.run.mpi import MPITransport, options_of, results_of, worker_ranks
 from daskconv.run.shards import images_of_workers
+from daskconv.run.watch import NOBODY, Asked
 
 
 class MPIShards(MPITransport):
@@ -31,7 +32,13 @@ class MPIShards(MPITransport):
     tasks: ClassVar[ModuleType] = member
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
         assert program.split is not None
         self.program, self.client, self.data, self._whole = program, client, data, state
@@ -41,7 +48,10 @@ class MPIShards(MPITransport):
         check_alike(client, self.workers)
         world = tuple(ranks[worker] for worker in self.workers)
         shared = client.scatter([program, *data.values()], broadcast=True, hash=False)
-        options, owners = options_of(threads, len(world)), tree.owners(program.split.shards, len(world))
+        options, owners = (
+            options_of(threads, len(world), asked),
+            tree.owners(program.split.shards, len(world)),
+        )
         futures = []
         for rank, worker in enumerate(self.workers):
             mesh = Mesh(owners, rank)

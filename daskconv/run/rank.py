@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from daskconv.plan.input import InputRead
+from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data
+from daskconv.run.forward import sender, worker_name
 from daskconv.run.messages import Messages, Traffic
+from daskconv.run.watch import NOBODY, Asked, Watch
 
 
 class Options(NamedTuple):
@@ -27,12 +30,15 @@ class Options(NamedTuple):
         Ranks that are summed among themselves first; those that share a host when None.
     alone : bool
         Leave the exchanges out, to measure what they cost.
+    asked : Asked
+        What is told of the steps.
     """
 
     threads: int
     deadline: float
     ranks_per_host: int | None
     alone: bool
+    asked: Asked = NOBODY
 
 
 class Ranks(NamedTuple):
@@ -71,6 +77,12 @@ class Rank:
     stop: threading.Event = field(default_factory=threading.Event, kw_only=True)
     stepped: bool = field(default=False, kw_only=True)
     traffic: Traffic = field(default_factory=Traffic, kw_only=True)
+
+    def watch(self, program: Program, run: str, share: float) -> Watch:
+        """Return what tells of this rank's steps, its share of all images."""
+        options, comm = self.options, self.comm
+        where = worker_name(), comm.rank, comm.size
+        return Watch(program, sender(run), options.asked, *where, share, options.threads)
 
     def messages(self) -> Messages:
         """Return what moves arrays, to be entered together with all ranks."""

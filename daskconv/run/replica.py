@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
-from daskconv.run.forward import send_position
 from daskconv.run.loop import evaluate_blocks, run_steps
 from daskconv.run.rank import Options, Rank, communicator, ranks
 from daskconv.run.reduce import Reduction
@@ -48,11 +47,13 @@ def run_epoch(run: str, epoch: int) -> Position:
     replica = ranks[run]
     replica.stop.clear()
     reduction = replica.reduction
+    shards = sum(last - first for first, last in reduction.own)
+    watch = replica.watch(replica.program, run, shards / replica.program.shards)
 
     def keep(state: TrainState, steps: int) -> None:
         replica.state, replica.stepped = state, True
         if replica.comm.rank == 0:
-            send_position(run, state.position, steps)
+            watch.done(state.position, steps)
 
     with replica.messages() as messages:
 
@@ -64,7 +65,8 @@ def run_epoch(run: str, epoch: int) -> Position:
 
         program, state, stopped = replica.program, replica.state, replica.stop.is_set
         with reading_ahead(program, replica.data["train"], epoch, list(reduction.own), state) as data:
-            return run_steps(program, state, data, epoch, compute, exchange, stopped, keep).position
+            steps = (program, state, data, epoch, compute, exchange, stopped, keep, watch)
+            return run_steps(*steps).position
 
 
 def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from daskconv.errors import Interrupted
+from daskconv.plan.tasks import Position
+
 
 class StopRequest:
     """Whether training was asked to end, and by which signal."""
@@ -44,3 +47,13 @@ def catching(request: StopRequest) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def check_not_stopped(stop: StopRequest, position: Position) -> None:
+    """Raise Interrupted where a signal ended training."""
+    if stop.signal is not None:
+        raise Interrupted(
+            f"Training stopped on {stop.signal.name} after {position.epoch} epochs and "
+            f"{position.step} steps: the last full step is kept.",
+            stop.signal,
+        )

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from daskconv import events
-from daskconv.errors import InputError, Interrupted, check_count
+from daskconv.errors import InputError, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.layout import Layout
@@ -25,18 +25,20 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
+from daskconv.run.watch import asked_now, numbers
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.data import ArrayData, checked_data
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
 from daskconv.train.images import as_images, image_shape
-from daskconv.train.interrupt import StopRequest, catching
+from daskconv.train.interrupt import StopRequest, catching, check_not_stopped
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
 from daskconv.train.slots import averaged, first_slots
+from daskconv.train.told import telling
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
 
@@ -174,8 +176,9 @@ class Trainer:
         input_shape : (h, w, c)
         batch_size : int
         """
-        what = {"loss": self.loss, "trainable": self.trainable}
-        return self._partition(self.network, input_shape, batch_size, **what)
+        return self._partition(
+            self.network, input_shape, batch_size, loss=self.loss, trainable=self.trainable
+        )
 
     def _partition(
         self, network: Network, input_shape: tuple[int, int, int], batch_size: int, **what: Any
@@ -250,19 +253,16 @@ class Trainer:
             item.normalize = self._require_model().preprocess
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
-        with shown, events.listening(shown.step), catching(self._stop):
-            transport = open_transport(name, client, program, self._require_state(), data, self.threads)
+        asked, state = asked_now(), self._require_state()
+        told = telling(asked, program, name, client, state, len(train), epochs, self.threads)
+        with shown, events.listening(shown.step), told, catching(self._stop):
+            transport = open_transport(name, client, program, state, data, self.threads, asked)
             steps = -(-len(train) // program.batch_size)
             try:
-                self._run(transport, program, steps, epochs, callbacks, shown.epoch)
+                self._run(transport, program, steps, epochs, callbacks, shown.epoch, asked.run)
             finally:
                 self._close(transport, steps)
-        if self._stop.signal is not None:
-            raise Interrupted(
-                f"Training stopped on {self._stop.signal.name} after {self.position.epoch} epochs and "
-                f"{self.position.step} steps: the last full step is kept.",
-                self._stop.signal,
-            )
+            check_not_stopped(self._stop, self.position)
         return self.history
 
     def evaluate(self, x: Any, y: Any) -> dict[str, Any]:
@@ -391,6 +391,7 @@ class Trainer:
         epochs: int,
         callbacks: Sequence[Callback],
         show: Callable[[dict[str, Any]], None],
+        run: str,
     ) -> None:
         epoch, before = self.position.epoch, self.position
         while epoch < epochs and not self._stop():
@@ -411,6 +412,7 @@ class Trainer:
             }
             self.history.epochs.append(logs)
             show(logs)
+            events.emit(events.EpochDone(epoch, numbers(logs), run=run))
             epoch, before = epoch + 1, Position(epoch + 1)
             if callbacks:
                 self._keep(transport.state(), steps)

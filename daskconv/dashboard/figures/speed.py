@@ -1,0 +1,62 @@
+"""Speed: images a second, of all workers together and of each."""
+
+from __future__ import annotations
+
+from bokeh.models import DataRange1d, LinearAxis
+
+from daskconv.dashboard.figures.style import BLUE, FONT, GREEN, add_hover, add_legend, plot, source
+from daskconv.dashboard.record import Record
+
+
+class Speed:
+    """The images that are trained in a second: all, and a worker's mean between the slowest's and the fastest's."""
+
+    def __init__(self) -> None:
+        self.source = source("speed", "step", "seconds", "total", "mean", "slowest", "fastest")
+        made = plot("Images a second", x_axis_label="seconds", y_axis_label="all workers")
+        made.y_range = DataRange1d(start=0, range_padding=0.15)
+        made.extra_y_ranges = {"worker": DataRange1d(start=0, range_padding=0.15)}
+        right = LinearAxis(y_range_name="worker", axis_label="a worker")
+        like = made.yaxis[0]
+        for name in (
+            "major_label_text_font_size",
+            "major_label_text_font",
+            "axis_line_color",
+            "minor_tick_line_color",
+        ):
+            setattr(right, name, getattr(like, name))
+        right.update(
+            axis_label_text_font=FONT, axis_label_text_font_style="normal", axis_label_text_font_size="12px"
+        )
+        like.update(axis_label_text_color=BLUE, major_label_text_color=BLUE)
+        right.update(axis_label_text_color=GREEN, major_label_text_color=GREEN)
+        made.add_layout(right, "right")
+        total = made.line("seconds", "total", source=self.source, color=BLUE, line_width=2)
+        band = made.varea(
+            "seconds", "slowest", "fastest", source=self.source, color=GREEN, alpha=0.2, y_range_name="worker"
+        )
+        mean = made.line(
+            "seconds", "mean", source=self.source, color=GREEN, line_width=2, y_range_name="worker"
+        )
+        made.y_range.renderers, made.extra_y_ranges["worker"].renderers = [total], [band, mean]
+        add_legend(
+            made, [("all workers", [total]), ("a worker, mean", [mean]), ("slowest to fastest", [band])]
+        )
+        numbers = [
+            ("time", "@seconds{0.0} s"),
+            ("all workers", "@total{0,0} images/s"),
+            ("a worker", "@mean{0,0} images/s"),
+            ("slowest, fastest", "@slowest{0,0}, @fastest{0,0}"),
+        ]
+        add_hover(made, numbers, [total], mode="vline")
+        self.root = made
+
+    def update(self, record: Record) -> None:
+        """Draw what the record holds now."""
+        step, seconds, total = record.speed.columns("total")
+        found = [point.figures for point in record.speed.points if "total" in point.figures]
+        nothing = float("nan")
+        rest = {
+            name: [figures.get(name, nothing) for figures in found] for name in ("mean", "slowest", "fastest")
+        }
+        self.source.data = {"step": step, "seconds": seconds, "total": total, **rest}
