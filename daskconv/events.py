@@ -183,7 +183,7 @@ def event_of(plain: Mapping[str, Any]) -> Event:
     >>> event_of(RunEnded("done", run="a", time=1.0).asdict())
     RunEnded(run='a', time=1.0, how='done')
     """
-    kind = _KINDS.get(plain["event"]) if isinstance(plain, Mapping) and "event" in plain else None
+    kind = _KINDS.get(str(plain.get("event"))) if isinstance(plain, Mapping) else None
     if kind is None:
         raise ValueError(f"This is no event: {str(plain)[:80]}")
     known = {spec.name for spec in fields(kind)}

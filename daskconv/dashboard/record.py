@@ -20,6 +20,8 @@ from daskconv.events import (
 _POINTS = 1200
 # The newest events of a worker: workers tell of the same steps, but not at the same moment.
 _KEPT = 4
+# Seconds over which a rate means something.
+_APART = 0.4
 
 Place = tuple[int, ...]
 
@@ -64,13 +66,13 @@ class Curve:
 
 @dataclass
 class Scene:
-    """A map of tiles: how many along each axis, and which are done and running."""
+    """A map of tiles: how many along each axis, and which are done, were done by a run before, and run."""
 
     name: str
     blocks: tuple[int, ...]
     keys: tuple[str, ...]
     done: set[Place]
-    before: int
+    before: frozenset[Place]
     running: set[Place] = field(default_factory=set)
 
 
@@ -110,6 +112,7 @@ class Record:
     run: str = ""
     started: float = 0.0
     changes: int = 0
+    _since: StepDone | None = None
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Record:
@@ -140,7 +143,7 @@ class Record:
             self.ended = event
         elif isinstance(event, SceneBegan):
             done = {tuple(place) for place in event.done}
-            self.scene = Scene(event.name, tuple(event.blocks), tuple(event.keys), done, len(done))
+            self.scene = Scene(event.name, tuple(event.blocks), tuple(event.keys), done, frozenset(done))
         elif isinstance(event, TilesDone) and self.scene is not None:
             self.scene.done.update(tuple(place) for place in event.places)
             self.scene.running = {tuple(place) for place in event.running} - self.scene.done
@@ -149,12 +152,15 @@ class Record:
         at, seconds = event.epoch * event.steps + event.step + 1, event.time - self.started
         if event.figures:
             self.training.add(Point(at, seconds, dict(event.figures)))
-        before = self.newest
+        self.newest = event
+        before = self._since
         # Between epochs there is an evaluation, which no images are trained in.
-        if before is not None and before.epoch == event.epoch and event.time > before.time:
+        if before is None or before.epoch != event.epoch:
+            self._since = event
+        elif event.time - before.time >= _APART:
             rate = (event.images - before.images) / (event.time - before.time)
             self.speed.add(Point(at, seconds, {"total": rate, **self._rates()}))
-        self.newest = event
+            self._since = event
 
     def _add_epoch(self, event: EpochDone) -> None:
         steps = self.newest.steps if self.newest else self.began.steps if self.began else 0

@@ -27,6 +27,8 @@ from daskconv.timeline import Span, own_times
 _INTERVAL, _APART = 0.5, 0.6
 # Spans of an event; workers that send any: a page has no room for more.
 _SPANS, _LANES = 400, 16
+# Events a second of all workers together, where they are very many.
+_A_SECOND = 200
 
 
 class Asked(NamedTuple):
@@ -86,6 +88,7 @@ class Watch:
         self.program, self.tell, self.worker = program, tell, worker
         self.run, self.closely = asked
         self.share, self.threads, self.interval = share, threads, interval
+        self._apart = max(_APART, workers / _A_SECOND)
         self._sends_spans = rank % -(-workers // _LANES) == 0
         self._numbers: dict[int, int] = {}
         self._told = self._told_step = float("-inf")
@@ -111,7 +114,7 @@ class Watch:
 
     def _chosen(self, number: int) -> bool:
         """Return whether a step's spans are wanted: of steps that take 10 ms, every 64th one's are."""
-        stride = 1 << max(0, ceil(log2(_APART / self._mean))) if self._mean else 1
+        stride = 1 << max(0, ceil(log2(self._apart / self._mean))) if self._mean else 1
         return number % stride == 0 and perf_counter() - self._told >= _INTERVAL
 
     @contextmanager

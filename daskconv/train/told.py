@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from daskconv.errors import Interrupted, sentence_of
-from daskconv.events import RunBegan, RunEnded, emit
+from daskconv.events import EpochDone, RunBegan, RunEnded, emit
 from daskconv.graph.threads import available_threads
 from daskconv.plan import tree
 from daskconv.plan.boxes import edges_of
@@ -19,7 +19,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import TrainState
 from daskconv.run.select import worker_threads
-from daskconv.run.watch import Asked
+from daskconv.run.watch import Asked, numbers
 from daskconv.scene.memory import PROCESS
 
 
@@ -46,6 +46,16 @@ def telling(
             emit(RunEnded(how, run=asked.run))
             raise
         emit(RunEnded("done", run=asked.run))
+
+
+def epoch_teller(asked: Asked, show: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Return what shows an epoch's figures, and tells of them."""
+
+    def tell(logs: dict[str, Any]) -> None:
+        show(logs)
+        emit(EpochDone(logs["epoch"] - 1, numbers(logs), run=asked.run))
+
+    return tell
 
 
 def _began(

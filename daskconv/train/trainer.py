@@ -25,7 +25,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.transport import Transport
-from daskconv.run.watch import asked_now, numbers
+from daskconv.run.watch import asked_now
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.data import ArrayData, checked_data
@@ -38,7 +38,7 @@ from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
 from daskconv.train.slots import averaged, first_slots
-from daskconv.train.told import telling
+from daskconv.train.told import epoch_teller, telling
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
 
@@ -176,9 +176,8 @@ class Trainer:
         input_shape : (h, w, c)
         batch_size : int
         """
-        return self._partition(
-            self.network, input_shape, batch_size, loss=self.loss, trainable=self.trainable
-        )
+        what = {"loss": self.loss, "trainable": self.trainable}
+        return self._partition(self.network, input_shape, batch_size, **what)
 
     def _partition(
         self, network: Network, input_shape: tuple[int, int, int], batch_size: int, **what: Any
@@ -254,12 +253,13 @@ class Trainer:
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
         asked, state = asked_now(), self._require_state()
+        show = epoch_teller(asked, shown.epoch)
         told = telling(asked, program, name, client, state, len(train), epochs, self.threads)
         with shown, events.listening(shown.step), told, catching(self._stop):
             transport = open_transport(name, client, program, state, data, self.threads, asked)
             steps = -(-len(train) // program.batch_size)
             try:
-                self._run(transport, program, steps, epochs, callbacks, shown.epoch, asked.run)
+                self._run(transport, program, steps, epochs, callbacks, show)
             finally:
                 self._close(transport, steps)
             check_not_stopped(self._stop, self.position)
@@ -391,7 +391,6 @@ class Trainer:
         epochs: int,
         callbacks: Sequence[Callback],
         show: Callable[[dict[str, Any]], None],
-        run: str,
     ) -> None:
         epoch, before = self.position.epoch, self.position
         while epoch < epochs and not self._stop():
@@ -412,7 +411,6 @@ class Trainer:
             }
             self.history.epochs.append(logs)
             show(logs)
-            events.emit(events.EpochDone(epoch, numbers(logs), run=run))
             epoch, before = epoch + 1, Position(epoch + 1)
             if callbacks:
                 self._keep(transport.state(), steps)

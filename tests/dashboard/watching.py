@@ -29,7 +29,7 @@ _READ = """(sources) => Object.fromEntries(Object.entries(sources).map(([name, c
 
 
 @contextmanager
-def watched(chromium: str, width: int = 1440, height: int = 1500) -> Iterator[tuple[Page, list[str]]]:
+def watched(chromium: str, width: int = 1440, height: int = 1900) -> Iterator[tuple[Page, list[str]]]:
     """Yield a browser's page, and the errors that its console has shown."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -57,5 +57,5 @@ def wait_for_data(page: Page) -> dict[str, list]:
 def keep_picture(page: Page, name: str, folder: Path) -> Path:
     """Save what the page looks like, where DASKCONV_PICTURES says or else in the test's own folder."""
     path = Path(os.environ.get("DASKCONV_PICTURES", folder)) / f"{name}.png"
-    page.screenshot(path=path, full_page=True)
+    page.screenshot(path=path)
     return path

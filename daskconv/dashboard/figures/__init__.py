@@ -48,8 +48,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 ROWS = (
     ("progress",),
     ("loss", "accuracy", "speed"),
-    ("layers", "timeline"),
-    ("stragglers", "memory", "plan"),
+    ("layers", "plan"),
+    ("timeline",),
+    ("stragglers", "memory"),
     ("scene",),
 )
 """How the figures lie on a page."""

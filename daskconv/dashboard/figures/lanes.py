@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bokeh.models import BooleanFilter, CDSView, DataRange1d, FactorRange
 
-from daskconv.dashboard.figures.style import GRID, HEIGHT, STAGES, add_hover, add_legend, plot, source
+from daskconv.dashboard.figures.style import GRID, HEIGHT, STAGES, add_hover, add_legend, ghost, plot, source
 from daskconv.dashboard.record import Record
 from daskconv.events import WorkerStep
 
-# Lanes that can be told apart, and their height in pixels where there are few.
-_MOST, _LANE = 32, 34
+# Lanes that can be told apart, and the pixels of one, where there are many and where there are few.
+_MOST, _LEAST, _LANE = 24, 17, 44
 _COLUMNS = ("lane", "start", "end", "ms", "layer", "pass", "stage", "worker", "thread")
 
 
@@ -46,7 +46,7 @@ class Lanes:
             numbers = [("worker", "@worker"), ("thread", "@thread"), ("layer", "@layer @pass"), ("does", label),
                        ("takes", "@ms{0.000} ms"), ("from", "@start{0.000} ms")]  # fmt: skip
             add_hover(made, numbers, [block])
-            blocks.append((label, [block]))
+            blocks.append((label, [ghost(made, color), block]))
         add_legend(made, blocks)
         made.background_fill_color = GRID
         made.background_fill_alpha = 0.4
@@ -92,7 +92,8 @@ class Lanes:
     def _show(self, data: dict[str, list], factors: list[str]) -> None:
         if self.plot.y_range.factors != factors:
             self.plot.y_range.factors = factors
-            self.plot.height = max(HEIGHT, 130 + min(_LANE, 16 + 400 // (len(factors) or 1)) * len(factors))
+            each = max(_LEAST, min(_LANE, 200 // max(len(factors), 1)))
+            self.plot.height = max(HEIGHT, 120 + each * len(factors))
             self.plot.yaxis.axis_label = (
                 "worker · thread" if any("·" in name for name in factors) else "worker"
             )

@@ -31,7 +31,13 @@ class Layers:
         for stage, (label, color) in STAGES.items():
             left = f"{before}_end" if before else 0
             bar = made.hbar(
-                "layer", left=left, right=f"{stage}_end", height=0.75, source=self.source, color=color
+                "layer",
+                left=left,
+                right=f"{stage}_end",
+                height=0.75,
+                source=self.source,
+                fill_color=color,
+                line_color=None,
             )
             numbers = [
                 ("layer", "@layer"),

@@ -8,11 +8,15 @@ from bokeh.layouts import column
 from bokeh.models import CustomJS
 from bokeh.models.widgets import RadioButtonGroup
 
-from daskconv.dashboard.figures.style import BLUE, ORANGE, add_hover, add_legend, plot, source
+from daskconv.dashboard.figures.style import BLUE, ORANGE, add_hover, add_legend, ghost_line, plot, source
 from daskconv.dashboard.record import Curve, Record
 
 # What a point of the smooth line keeps of the one before.
-_KEEP = 0.9
+_KEEP = 0.8
+
+# In the plot's own corner, beside its title.
+_CORNER: dict[str, Any] = {"position": "absolute", "right": "36px", "top": "4px", "z-index": "5"}
+_SMALL = ".bk-btn { padding: 1px 8px; font-size: 11px; }"
 
 _TURN = """
 const field = ["step", "seconds"][cb_obj.active]
@@ -41,15 +45,21 @@ class Curves:
         bold = made.line("step", "smooth", source=self.training, color=BLUE, line_width=2)
         line = made.line("step", "value", source=self.validation, color=ORANGE, line_width=2)
         dots = made.scatter("step", "value", source=self.validation, color=ORANGE, size=6)
-        add_legend(made, [("training", [thin]), ("smoothed", [bold]), ("validation", [line, dots])])
+        ghosts = [ghost_line(made, color) for color in (BLUE, ORANGE)]
+        named = [
+            ("training", [thin]),
+            ("smoothed", [ghosts[0], bold]),
+            ("validation", [ghosts[1], line, dots]),
+        ]
+        add_legend(made, named)
         numbers = [("step", "@step{0,0}"), ("time", "@seconds{0.0} s"), (name, "@value{0.0000}")]
         add_hover(made, numbers, [bold, dots], mode="mouse")
-        turn = RadioButtonGroup(labels=["steps", "time"], active=0, align="end", margin=(0, 8, 0, 8))
+        turn = RadioButtonGroup(labels=["steps", "time"], active=0, styles=_CORNER, stylesheets=[_SMALL])
         renderers = [thin, bold, line, dots]
         turn.js_on_change(
             "active", CustomJS(args={"renderers": renderers, "axis": made.xaxis[0]}, code=_TURN)
         )
-        self.root: Any = column(turn, made, sizing_mode="stretch_width")
+        self.root: Any = column(made, turn, sizing_mode="stretch_width", styles={"position": "relative"})
 
     def figure_name(self, record: Record) -> str:
         """Return which of the run's figures is drawn."""

@@ -21,7 +21,6 @@ _COLUMNS = {
     "values": 70,
     "method": 130,
 }
-_TITLES = {"sent": "sent a step", "method": "method: forward / gradients"}
 _NUMBERS = ("sent", "weights", "values")
 
 
@@ -36,7 +35,7 @@ class Plan:
         columns = [
             TableColumn(
                 field=name,
-                title=_TITLES.get(name, name),
+                title=name,
                 width=width,
                 sortable=False,
                 formatter=StringFormatter(text_align="right" if name in _NUMBERS else "left", text_color=INK),

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
+from typing import Any
 
 import numpy as np
-from bokeh.models import CustomJSHover, LinearColorMapper
+from bokeh.models import CustomJSHover, LinearColorMapper, Range1d
 
-from daskconv.dashboard.figures.style import EMPTY, GREEN, ORANGE, SKY, add_hover, add_legend, plot, source
-from daskconv.dashboard.record import Record, Scene
+from daskconv.dashboard.figures.style import (
+    EMPTY,
+    GREEN,
+    ORANGE,
+    SKY,
+    add_hover,
+    add_legend,
+    ghost,
+    plot,
+    source,
+)
+from daskconv.dashboard.record import Place, Record
 
 _STATES = {"waiting": EMPTY, "running": ORANGE, "done": GREEN, "done before": SKY}
 _WORD = CustomJSHover(code=f"return {list(_STATES)}[value]")
@@ -19,9 +31,9 @@ class SceneMap:
 
     def __init__(self) -> None:
         self.source = source("scene", "image", "rows", "columns")
-        self.plot = made = plot("Tiles of the scene", match_aspect=True, x_axis_label="column of chunks")
+        sides: dict[str, Any] = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=1, end=0)}
+        self.plot = made = plot("Tiles of the scene", x_axis_label="column of chunks", **sides)
         made.yaxis.axis_label = "row of chunks"
-        made.y_range.flipped = True
         made.grid.grid_line_color = None
         mapper = LinearColorMapper(palette=list(_STATES.values()), low=-0.5, high=3.5)
         image = made.image(
@@ -37,13 +49,7 @@ class SceneMap:
         image.glyph.anchor = "top_left"
         numbers = [("row", "$y{0}"), ("column", "$x{0}"), ("is", "@image{custom}")]
         add_hover(made, numbers, [image], formatters={"@image": _WORD})
-        ghosts = [
-            (name, [made.scatter([], [], marker="square", size=10, color=color)])
-            for name, color in _STATES.items()
-        ]
-        add_legend(made, ghosts)
-        self.began: Scene | None = None
-        self.before: set[tuple[int, ...]] = set()
+        add_legend(made, [(name, [ghost(made, color)]) for name, color in _STATES.items()])
         self.root = made
 
     def update(self, record: Record) -> None:
@@ -53,16 +59,15 @@ class SceneMap:
         if scene is None:
             return
         rows, columns = _sides(scene.blocks)
-        if scene is not self.began:
-            self.began, self.before = scene, set(scene.done) if len(scene.done) == scene.before else set()
         image = np.zeros(rows * columns, np.uint8)
-        for places, state in ((scene.running, 1), (scene.done, 2), (self.before, 3)):
+        for places, state in ((scene.running, 1), (scene.done, 2), (scene.before, 3)):
             if places:
                 image[_numbers(places, scene.blocks)] = state
         total, done = prod(scene.blocks), len(scene.done)
         self.plot.title.text = (
             f"Tiles of {scene.name}: {done:,} of {total:,} done, {len(scene.running):,} running"
         )
+        self.plot.x_range.end, self.plot.y_range.start = columns, rows
         self.source.data = {"image": [image.reshape(rows, columns)], "rows": [rows], "columns": [columns]}
 
 
@@ -78,5 +83,5 @@ def _sides(blocks: tuple[int, ...]) -> tuple[int, int]:
     return prod(blocks) // across, across
 
 
-def _numbers(places: set[tuple[int, ...]], blocks: tuple[int, ...]) -> np.ndarray:
+def _numbers(places: Collection[Place], blocks: tuple[int, ...]) -> np.ndarray:
     return np.ravel_multi_index(tuple(np.array(sorted(places)).T), blocks)

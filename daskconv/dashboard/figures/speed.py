@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bokeh.models import DataRange1d, LinearAxis
 
-from daskconv.dashboard.figures.style import BLUE, FONT, GREEN, add_hover, add_legend, plot, source
+from daskconv.dashboard.figures.style import AXIS, BLUE, GREEN, add_hover, add_legend, plot, source
 from daskconv.dashboard.record import Record
 
 
@@ -16,20 +16,10 @@ class Speed:
         made = plot("Images a second", x_axis_label="seconds", y_axis_label="all workers")
         made.y_range = DataRange1d(start=0, range_padding=0.15)
         made.extra_y_ranges = {"worker": DataRange1d(start=0, range_padding=0.15)}
-        right = LinearAxis(y_range_name="worker", axis_label="a worker")
-        like = made.yaxis[0]
-        for name in (
-            "major_label_text_font_size",
-            "major_label_text_font",
-            "axis_line_color",
-            "minor_tick_line_color",
-        ):
-            setattr(right, name, getattr(like, name))
-        right.update(
-            axis_label_text_font=FONT, axis_label_text_font_style="normal", axis_label_text_font_size="12px"
-        )
-        like.update(axis_label_text_color=BLUE, major_label_text_color=BLUE)
-        right.update(axis_label_text_color=GREEN, major_label_text_color=GREEN)
+        left, right = made.yaxis[0], LinearAxis(y_range_name="worker", axis_label="a worker", **AXIS)
+        right.formatter = left.formatter
+        for axis, color in ((left, BLUE), (right, GREEN)):
+            axis.update(axis_label_text_color=color, major_label_text_color=color)
         made.add_layout(right, "right")
         total = made.line("seconds", "total", source=self.source, color=BLUE, line_width=2)
         band = made.varea(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models import ColumnDataSource, HoverTool, LinearAxis, NumeralTickFormatter
 from bokeh.models.annotations import Legend, Title
 from bokeh.plotting import figure
 
@@ -26,6 +26,20 @@ STAGES = {
 FONT = "Helvetica, Arial, sans-serif"
 HEIGHT = 300
 
+AXIS: dict[str, Any] = {
+    "axis_line_color": FAINT,
+    "major_tick_line_color": FAINT,
+    "minor_tick_line_color": None,
+    "major_label_text_color": INK,
+    "major_label_text_font": FONT,
+    "major_label_text_font_size": "11px",
+    "axis_label_text_color": INK,
+    "axis_label_text_font": FONT,
+    "axis_label_text_font_style": "normal",
+    "axis_label_text_font_size": "12px",
+}
+"""The look of an axis."""
+
 
 def plot(title: str, tools: str = "pan,wheel_zoom,box_zoom,reset,save", **options: Any) -> Any:
     """Return an empty plot of the page's look."""
@@ -44,18 +58,11 @@ def plot(title: str, tools: str = "pan,wheel_zoom,box_zoom,reset,save", **option
     made.outline_line_color = None
     made.background_fill_color = made.border_fill_color = "white"
     for axis in made.axis:
-        axis.update(
-            axis_line_color=FAINT,
-            major_tick_line_color=FAINT,
-            minor_tick_line_color=None,
-            major_label_text_color=INK,
-            major_label_text_font=FONT,
-            major_label_text_font_size="11px",
-            axis_label_text_color=INK,
-            axis_label_text_font=FONT,
-            axis_label_text_font_style="normal",
-            axis_label_text_font_size="12px",
-        )
+        axis.update(**AXIS)
+    formatter: Any = NumeralTickFormatter(format="0,0.[0000]")
+    for axis in (*made.xaxis, *made.yaxis):
+        if isinstance(axis, LinearAxis):
+            axis.formatter = formatter
     made.toolbar.logo = None
     made.toolbar.autohide = True
     return made
@@ -80,6 +87,18 @@ def add_legend(made: Any, items: Sequence[tuple[str, Sequence[Any]]]) -> None:
     )
     legend.padding = 2
     made.add_layout(legend, "above")
+
+
+def ghost(made: Any, color: str) -> Any:
+    """Return a mark that lies nowhere, for a legend to show a colour that no data has yet."""
+    nowhere = [float("nan")]
+    return made.quad(nowhere, nowhere, nowhere, nowhere, fill_color=color, line_color=None)
+
+
+def ghost_line(made: Any, color: str, **look: Any) -> Any:
+    """Return a line that lies nowhere, for a legend too."""
+    nowhere = [float("nan")] * 2
+    return made.line(nowhere, nowhere, color=color, line_width=2, **look)
 
 
 def add_hover(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from bokeh.models import FactorRange
+from bokeh.models import FactorRange, Range1d
 from bokeh.models.annotations import Span
 
 from daskconv.dashboard.figures.style import (
@@ -16,6 +16,7 @@ from daskconv.dashboard.figures.style import (
     RED,
     add_hover,
     add_legend,
+    ghost_line,
     plot,
     shown,
     source,
@@ -40,8 +41,8 @@ class Stragglers:
         )
         items = [
             ("computes", [fine]),
-            (f"computes {_LATE:g}x the median or longer", [late]),
-            ("waits for others", [waits]),
+            (f"late: {_LATE:g} x the median", [late]),
+            ("waits", [waits]),
         ]
         add_legend(self.plot, items)
         numbers = [("worker", "@worker"), ("computes", "@whole{0.00} ms, @ratio{0.00} of the median"),
@@ -57,13 +58,17 @@ class Stragglers:
         usual = median(working) if working else 0.0
         late = [each > _LATE * usual for each in working]
         self.middle.location = usual
+        waiting = [1e3 * events[name].waiting for name in names]
+        self.plot.y_range.end = (
+            1.1 * max([a + b for a, b in zip(working, waiting, strict=True)], default=1) or 1
+        )
         _name(self.plot, names)
         self.source.data = {
             "worker": names,
             "whole": working,
             "working": [0.0 if slow else each for each, slow in zip(working, late, strict=True)],
             "late": [each if slow else 0.0 for each, slow in zip(working, late, strict=True)],
-            "waiting": [each + 1e3 * events[name].waiting for each, name in zip(working, names, strict=True)],
+            "waiting": [a + b for a, b in zip(working, waiting, strict=True)],
             "ratio": [each / usual if usual else 0.0 for each in working],
             "rate": [events[n].images / events[n].seconds if events[n].seconds else 0.0 for n in names],
         }
@@ -76,8 +81,8 @@ class Memory:
         self.source = source("memory", "worker", "used", "words", "expected")
         self.plot, self.line = _bars("Memory", "MB of a worker")
         bars = self.plot.vbar("worker", top="used", source=self.source, width=0.8, color=GREEN)
-        ghost = self.plot.line([], [], color=INK, line_dash="dashed")
-        add_legend(self.plot, [("resident", [bars]), ("expected from the plan", [ghost])])
+        dashes = ghost_line(self.plot, INK, line_dash="dashed")
+        add_legend(self.plot, [("resident", [bars]), ("expected from the plan", [dashes])])
         numbers = [("worker", "@worker"), ("resident", "@words"), ("expected", "@expected")]
         add_hover(self.plot, numbers, [bars])
         self.root = self.plot
@@ -102,10 +107,14 @@ class Memory:
 def _bars(title: str, label: str) -> tuple[Any, Span]:
     """Return a plot with a bar a worker, and a line across it."""
     made = plot(
-        title, tools="reset,save", x_axis_label="worker", y_axis_label=label, x_range=FactorRange(factors=[])
+        title,
+        tools="reset,save",
+        x_axis_label="worker",
+        y_axis_label=label,
+        x_range=FactorRange(factors=[]),
+        y_range=Range1d(start=0, end=1),
     )
     made.xgrid.grid_line_color = None
-    made.y_range.start = 0
     across = Span(location=0, dimension="width", line_color=INK, line_dash="dashed", line_width=1)
     made.add_layout(across)
     return made, across
