@@ -56,7 +56,7 @@ def add_page(scheduler: Any) -> None:
     """Add the page to a scheduler, and its name to the navigation bar; nothing where it has no dashboard."""
     try:
         from distributed.dashboard.core import BokehApplication
-        from distributed.dashboard.scheduler import applications, template_variables
+        from distributed.dashboard.scheduler import template_variables
 
         from daskconv.dashboard.page import PATH
     except ImportError:
@@ -76,7 +76,6 @@ def add_page(scheduler: Any) -> None:
         more.start()
         # Where JupyterLab's extension looks for single plots.
         running._applications.update(more._applications)
-    applications.update(documents())
     name = PATH.strip("/")
     if name not in shared["pages"]:
         shared["pages"].insert(0, name)
@@ -117,7 +116,8 @@ def _document(path: str, scheduler: Any, extra: dict[str, Any], doc: Any) -> Non
 
 @contextmanager
 def _record_of(scheduler: Any) -> Iterator[Record]:
-    record = scheduler.plugins[NAME].record
+    plugin = scheduler.plugins.get(NAME)  # none in a process where another scheduler had the preload
+    record = Record() if plugin is None else plugin.record
     if record.scene is not None:
         running = _running(scheduler, record.scene.keys)
         running -= record.scene.done
@@ -133,14 +133,14 @@ def _running(scheduler: Any, keys: tuple[str, ...]) -> set[tuple[int, ...]]:
     return {key[1:] for key in tasks if isinstance(key, tuple) and key[0] in keys}
 
 
-def has_page(dask_scheduler: Any) -> bool:
-    """Return whether a scheduler shows the page: what a driver asks it."""
+def page_path(dask_scheduler: Any) -> str | None:
+    """Return where a scheduler shows the page, None where it does not: what a driver asks it."""
     try:
-        from distributed.dashboard.scheduler import applications
-
         from daskconv.dashboard.page import PATH
 
         there = _dashboard(dask_scheduler)
     except ImportError:
-        return False
-    return there is not None and PATH in applications and NAME in dask_scheduler.plugins
+        return None
+    if there is None or PATH not in there.app_paths or NAME not in dask_scheduler.plugins:
+        return None
+    return f"{there.prefix}{PATH}"

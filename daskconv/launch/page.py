@@ -28,62 +28,55 @@ def preloaded() -> Iterator[None]:
 
 @contextmanager
 def page_of(client: Any) -> Iterator[str]:
-    """Yield the name of the page that the client's scheduler shows; steps are watched where it is daskconv's own."""
-    if not page_wanted():
-        yield "status"
-        return
-    if not _has_page(client):
-        _add_page(client)
-    if not _has_page(client):
-        warnings.warn(
-            "The scheduler's process has no Bokeh, or no daskconv: install them there to see how training goes; "
-            "it goes on without.",
-            stacklevel=5,
-        )
-        yield "status"
+    """Yield the path of the page that the client's scheduler shows; steps are watched where it is daskconv's own."""
+    path = None
+    if page_wanted() and client.scheduler_info().get("services", {}).get("dashboard"):
+        path = _path(client)
+        if path is None:
+            warnings.warn(
+                "The scheduler's process has no Bokeh, or no daskconv: install them there to watch training on a "
+                "page; it goes on without.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    if path is None:
+        yield "/status"
         return
     with dask.config.set({"daskconv.dashboard.enabled": True}):
-        yield "daskconv"
+        yield path
 
 
-def _has_page(client: Any) -> bool:
-    from daskconv.dashboard.plugin import has_page
-
-    try:
-        return client.run_on_scheduler(has_page)
-    except ImportError:  # daskconv is not installed there
-        return False
-
-
-def _add_page(client: Any) -> None:
-    """Add the page to a scheduler that was started without the preload."""
-    from daskconv.dashboard.plugin import PagePlugin
+def _path(client: Any) -> str | None:
+    """Return where the scheduler shows the page, which is added where it was started without the preload."""
+    from daskconv.dashboard.plugin import PagePlugin, page_path
 
     try:
-        client.register_plugin(PagePlugin())
-    except Exception as error:
+        path = client.run_on_scheduler(page_path)
+        if path is None:
+            client.register_plugin(PagePlugin())
+            path = client.run_on_scheduler(page_path)
+    except Exception:
         # Whatever keeps a foreign scheduler from showing the page must not keep anybody from training.
-        warnings.warn(
-            f"The scheduler does not take the page ({type(error).__name__}: {error}).", stacklevel=6
-        )
+        return None
+    return path
 
 
-def page_address(info: dict[str, Any], name: str = "status") -> str:
+def page_address(info: dict[str, Any], path: str = "/status") -> str:
     """Return the address of a page of the scheduler; on another host, with how to get there.
 
     Parameters
     ----------
     info : dict
         ``client.scheduler_info()``.
-    name : {"daskconv", "status"}
+    path : str
     """
     port = info.get("services", {}).get("dashboard")
     if not port:
         return "none"
     host = info["address"].rpartition("://")[2].rpartition(":")[0]
-    here = {"127.0.0.1", "localhost", *_own_addresses()}
+    here = {"", "127.0.0.1", "localhost", *_own_addresses()}  # none where the scheduler is in this process
     tunnel = "" if host in here else f" after ssh -L {port}:127.0.0.1:{port} {host}"
-    return f"http://127.0.0.1:{port}/{name}{tunnel}"
+    return f"http://127.0.0.1:{port}{path}{tunnel}"
 
 
 def _own_addresses() -> set[str]:

@@ -68,6 +68,7 @@ def test_a_run_on_a_local_cluster_is_seen_from_the_navigation_bar(chromium, tmp_
         watched(chromium) as (page, errors),
     ):
         page.goto(address.replace("/daskconv", "/status"))
+        page.locator("canvas").first.wait_for()  # Bokeh complains of who leaves before it has come
         page.locator(".navbar a", has_text=re.compile("daskconv", re.I)).first.click()
         page.wait_for_url("**/daskconv")
         first = wait_for_data(page)

@@ -106,7 +106,7 @@ def test_an_exception_on_one_rank_ends_all_with_its_message(rows):
 def test_a_job_says_one_line_and_nothing_else(job):
     said = [line for line in job.stdout.splitlines() if not line.startswith("{")]
     assert len(said) == 1
-    assert re.match(r"daskconv: mpi, 4 workers x 1 thread, .*, page: http://127.0.0.1:\d+/status", said[0])
+    assert re.match(r"daskconv: mpi, 4 workers x 1 thread, .*, page: http://127.0.0.1:\d+/daskconv", said[0])
     assert job.stderr == ""
 
 

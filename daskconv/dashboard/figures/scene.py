@@ -23,7 +23,6 @@ from daskconv.dashboard.figures.style import (
 from daskconv.dashboard.record import Place, Record
 
 _STATES = {"waiting": EMPTY, "running": ORANGE, "done": GREEN, "done before": SKY}
-_WORD = CustomJSHover(code=f"return {list(_STATES)}[value]")
 
 
 class SceneMap:
@@ -47,8 +46,9 @@ class SceneMap:
             origin="top_left",
         )
         image.glyph.anchor = "top_left"
+        word = CustomJSHover(code=f"return {list(_STATES)}[value]")
         numbers = [("row", "$y{0}"), ("column", "$x{0}"), ("is", "@image{custom}")]
-        add_hover(made, numbers, [image], formatters={"@image": _WORD})
+        add_hover(made, numbers, [image], formatters={"@image": word})
         add_legend(made, [(name, [ghost(made, color)]) for name, color in _STATES.items()])
         self.root = made
 
