@@ -122,7 +122,8 @@ class WorkerStep(Event):
     layers : sequence of (layer, pass, stage, seconds)
         Of the one step, each sum divided by the threads: with "idle" they add up to the step.
     spans : sequence of (thread, layer, pass, stage, start, end)
-        Of the one step, in microseconds from its start. A thread's spans lie inside each other or apart.
+        Of the one step, in microseconds from its start. A thread's spans lie inside each other or apart; only those of
+        stage "travel" overlap.
     """
 
     worker: str

@@ -21,7 +21,8 @@ class Span:
     Attributes
     ----------
     stage : str
-        "lower", "product", "convolve" (a kernel that does both in one), "other", "wait" or "exchange".
+        "lower", "product", "convolve" (a kernel that does both in one), "other", "wait", "exchange" (a thread waits
+        for other workers) or "travel" (arrays are under way while threads compute).
     tile : int
         Counts what a layer is cut into; 0 elsewhere.
     thread : int
@@ -118,9 +119,9 @@ def in_layer(layer: str, pass_: str, stage: str, function: Callable[..., Any], *
     return result
 
 
-def note(stage: str, tile: int, start: float) -> None:
-    """Record a span that began at ``start`` and ends now, where this thread stands."""
-    here = _here.place
+def note(stage: str, tile: int, start: float, at: Place | None = None) -> None:
+    """Record a span that began at ``start`` and ends now, where this thread stands or at another thread's place."""
+    here = at or _here.place
     if here is not None:
         span = Span(stage, tile, threading.get_ident(), start, perf_counter(), here.layer, here.pass_)
         for spans in here.recordings:

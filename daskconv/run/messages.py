@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv import timeline
 from daskconv.errors import WorkerError, sentence_of
 
 Parcel = tuple[int, int, NDArray]
@@ -54,6 +55,7 @@ class Pending:
     def __init__(self, messages: Messages, exchange: Exchange) -> None:
         self.messages, self.exchange = messages, exchange
         self.missing, self.awaited = 0, False
+        self.place, self.began = timeline.place(), time.perf_counter()
         self._ended = threading.Event()
 
     def wait(self) -> None:
@@ -68,6 +70,8 @@ class Pending:
 
     def end(self) -> None:
         """Let those who wait go on."""
+        if self.place is not None:
+            timeline.note("travel", 0, self.began, self.place)
         self._ended.set()
 
 

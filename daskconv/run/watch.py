@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import ceil, log2
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -96,6 +97,7 @@ class Watch:
         self._mean = 0.0
         self._began: float | None = None
         self._left: float | None = None
+        self._spans: list[Span] | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -110,7 +112,7 @@ class Watch:
         self._numbers.setdefault(threading.get_ident(), len(self._numbers))
         self._began = perf_counter()
         chosen = self._chosen(epoch * steps + step)
-        self._spans: list[Span] | None = [] if chosen else None
+        self._spans = [] if chosen else None
 
     def _chosen(self, number: int) -> bool:
         """Return whether a step's spans are wanted: of steps that take 10 ms, every 64th one's are."""
@@ -172,7 +174,7 @@ class Watch:
         """Return where the time went; what nothing accounts for is idle."""
         sums: dict[tuple[str, str, str], float] = {}
         for span, layer, own in zip(spans, _awaited(spans), own_times(spans), strict=True):
-            if span.stage != "wait":
+            if span.stage not in ("wait", "travel"):
                 key = (layer, span.pass_, span.stage)
                 # While arrays travel, all threads wait.
                 sums[key] = sums.get(key, 0.0) + own / (1 if span.stage == "exchange" else self.threads)
@@ -228,9 +230,14 @@ def numbers(figures: dict[str, Any]) -> dict[str, float]:
 
 def resident_bytes() -> int:
     """Return the memory of this process."""
+    return _process().memory_info().rss
+
+
+@cache
+def _process() -> Any:
     import psutil
 
-    return psutil.Process().memory_info().rss
+    return psutil.Process()
 
 
 def _awaited(spans: list[Span]) -> list[str]:

@@ -94,7 +94,7 @@ def test_a_pipelined_run_under_mpiexec_shows_lowering_beside_products(chromium, 
         page.goto(address)
         first = wait_for_data(page)
         lanes = stages_by_lane(page)
-        assert {"lower", "product", "exchange", "other"} <= {stage for _, stage, _, _ in lanes}
+        assert {"lower", "product", "exchange", "other", "travel"} <= {stage for _, stage, _, _ in lanes}
         assert {lane.split(" · ")[0] for lane, *_ in lanes} == {"2", "3"}
         assert len({lane for lane, stage, *_ in lanes if stage in ("lower", "product")}) == 4
         grows(page, first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bokeh.models import BooleanFilter, CDSView, DataRange1d, FactorRange
 
-from daskconv.dashboard.figures.style import GRID, HEIGHT, STAGES, add_hover, add_legend, ghost, plot, source
+from daskconv.dashboard.figures.style import GRID, HEIGHT, LANES, add_hover, add_legend, ghost, plot, source
 from daskconv.dashboard.record import Record
 from daskconv.events import WorkerStep
 
@@ -18,7 +18,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self.source = source("lanes", *_COLUMNS)
-        self.filters = {stage: BooleanFilter(booleans=[]) for stage in STAGES if stage != "idle"}
+        self.filters = {stage: BooleanFilter(booleans=[]) for stage in LANES}
         self.plot = made = plot(
             "One step, thread by thread",
             tools="xpan,xwheel_zoom,xbox_zoom,reset,save",
@@ -31,7 +31,7 @@ class Lanes:
         made.ygrid.grid_line_color = None
         blocks = []
         for stage, of_stage in self.filters.items():
-            label, color = STAGES[stage]
+            label, color = LANES[stage]
             block = made.hbar(
                 "lane",
                 left="start",
@@ -65,8 +65,11 @@ class Lanes:
         factors = list[str]()
         for event in shown:
             several = len(told[event.worker]) > 1
+            sends = {span[0] for span in event.spans if span[3] == "travel"}
             names = {
-                thread: f"{event.worker} · {number}" if several else event.worker
+                thread: f"{event.worker} · {'sends' if thread in sends else number}"
+                if several
+                else event.worker
                 for number, thread in enumerate(told[event.worker])
             }
             factors += names.values()

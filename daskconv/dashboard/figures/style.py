@@ -23,6 +23,11 @@ STAGES = {
 }
 """What a timeline's stages are called, and their colours."""
 
+LANES = {stage: look for stage, look in STAGES.items() if stage != "idle"} | {
+    "travel": ("messages under way", SKY)
+}
+"""Those that are seen on a lane: what travels while threads compute takes none of their time."""
+
 FONT = "Helvetica, Arial, sans-serif"
 HEIGHT = 300
 
