@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from time import time
 from typing import Any
 
@@ -29,7 +29,8 @@ class Event:
 
     def asdict(self) -> dict[str, Any]:
         """Return what JSON and Dask's messages carry; :func:`event_of` takes it back."""
-        return {"event": type(self).__name__, **asdict(self)}
+        # What fields hold is plain already: dataclasses.asdict would copy each span.
+        return {"event": type(self).__name__, **vars(self)}
 
 
 @dataclass(frozen=True)
