@@ -29,9 +29,7 @@ class Speed:
             "seconds", "mean", source=self.source, color=GREEN, line_width=2, y_range_name="worker"
         )
         made.y_range.renderers, made.extra_y_ranges["worker"].renderers = [total], [band, mean]
-        add_legend(
-            made, [("all workers", [total]), ("a worker, mean", [mean]), ("slowest to fastest", [band])]
-        )
+        add_legend(made, [("all", [total]), ("a worker", [mean]), ("slowest to fastest", [band])])
         numbers = [
             ("time", "@seconds{0.0} s"),
             ("all workers", "@total{0,0} images/s"),
