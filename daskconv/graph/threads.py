@@ -14,6 +14,7 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from daskconv.errors import check_count
 from daskconv.graph.crew import Crew
+from daskconv.kernels import heap
 
 
 def available_threads() -> int:
@@ -100,6 +101,10 @@ _serial_numexpr = _Cap(_hold_numexpr)
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Keep BLAS and numexpr to one thread; changing numexpr's takes a millisecond, so hold it for many blocks."""
+    """Keep BLAS and numexpr to one thread; changing numexpr's takes a millisecond, so hold it for many blocks.
+
+    Whoever runs a network's blocks comes by here, so that it is here that the process begins to keep its heap.
+    """
+    heap.keep()
     with serial_blas(), _serial_numexpr():
         yield

@@ -18,6 +18,7 @@ from distributed import CancelledError, Client, Future, wait
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError, sentence_of
+from daskconv.kernels import heap
 from daskconv.plan import tree
 from daskconv.plan.describe import moves_of
 from daskconv.plan.input import InputRead
@@ -332,3 +333,4 @@ def _pieces(run: str) -> Pieces:
 
 def _forget(run: str) -> None:
     _members.pop(run, None)
+    heap.release()

@@ -16,6 +16,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError
+from daskconv.kernels import heap
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
@@ -94,6 +95,7 @@ def let_go(run: str, dask_worker: Any) -> None:
     """Drop this worker's part of a run."""
     if (held := _held.pop((run, dask_worker.address), None)) is not None:
         held.ahead.close()
+    heap.release()
 
 
 def read(run: str, dask_worker: Any) -> InputRead:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.events import emit
+from daskconv.kernels import heap
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
@@ -79,4 +80,5 @@ class LocalTransport:
         return {"local": self.data["train"].count.read}
 
     def close(self) -> None:
-        """Do nothing: the threads are the process's."""
+        """Give memory back: the threads are the process's."""
+        heap.release()

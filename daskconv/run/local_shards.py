@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.events import emit
+from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
@@ -64,7 +65,8 @@ class LocalShards:
         return {"local": self.data["train"].count.read}
 
     def close(self) -> None:
-        """Do nothing: the threads are the process's."""
+        """Give memory back: the threads are the process's."""
+        heap.release()
 
 
 def epoch_steps(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data
@@ -127,3 +128,5 @@ def close(run: str) -> None:
     if rank is not None:
         # A driver that gave up may leave an epoch running: it ends after its step.
         rank.stop.set()
+    del rank
+    heap.release()
