@@ -14,6 +14,7 @@ from daskconv.dashboard.record import Record
 from daskconv.events import TOPIC, event_of
 
 NAME = "daskconv-page"
+_ROWS = 64
 _log = logging.getLogger("distributed.daskconv")
 
 
@@ -34,9 +35,16 @@ class PagePlugin(SchedulerPlugin):
 
     def __init__(self) -> None:
         self.record = Record()
+        self._broker: Any = None
+        self._heard = 0
 
     async def start(self, scheduler: Any) -> None:
-        """Add the page where the scheduler's dashboard runs already."""
+        """Listen to a scheduler that runs already, and add the page to its dashboard."""
+        self.begin(scheduler)
+
+    def begin(self, scheduler: Any) -> None:
+        """Listen to a scheduler, and add the page to its dashboard."""
+        self._broker = getattr(scheduler, "_broker", None)
         add_page(scheduler)
 
     def log_event(self, topic: str, msg: Any) -> None:
@@ -50,6 +58,13 @@ class PagePlugin(SchedulerPlugin):
             return
         if event.run:
             self.record.add(event)
+        self._forget_now_and_then()
+
+    def _forget_now_and_then(self) -> None:
+        """Empty the topic: Dask keeps a thousand rows of each, and a step's spans would be a hundred megabytes."""
+        self._heard += 1
+        if self._heard % _ROWS == 0 and self._broker is not None:
+            self._broker.truncate(TOPIC)
 
 
 def add_page(scheduler: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskconv.dashboard.plugin import PagePlugin, add_page, documents
+from daskconv.dashboard.plugin import PagePlugin, documents
 
 try:
     # The dashboard is built of these after preloads are imported: the page becomes one of its own.
@@ -19,4 +19,4 @@ def dask_setup(scheduler: Any) -> None:
     """Begin to listen, and show the page in the navigation bar."""
     plugin = PagePlugin()
     scheduler.add_plugin(plugin, name=plugin.name, idempotent=True)
-    add_page(scheduler)
+    plugin.begin(scheduler)
