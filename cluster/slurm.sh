@@ -28,6 +28,6 @@ export SLURM_MPI_TYPE="${SLURM_MPI_TYPE:-pmi2}"
 # This script and rank 0, the scheduler, run on the job's first node, so this tunnel shows the page.
 login=${SLURM_SUBMIT_HOST:-login-node}
 echo "The page: run  ssh -N -J $USER@$login -L 8787:127.0.0.1:8787 $USER@$(hostname)"
-echo "on your own machine and open http://127.0.0.1:8787/status"
+echo "on your own machine and open http://127.0.0.1:8787/daskconv"
 
 srun daskconv train --data "$data" --threads "$SLURM_CPUS_PER_TASK" --save "$save" "$@"

@@ -12,8 +12,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "daskconv"
 # From the top of the house down; a room imports itself and the rooms before it.
-ROOMS = ["errors", "geometry", "layout", "kernels", "graph", "nn", "plan", "cost", "events", "datasets"]
-ROOMS += ["run", "scene", "train", "launch", "dashboard", "onnx_backend", "cli"]
+ROOMS = [
+    "errors",
+    "geometry",
+    "layout",
+    "timeline",
+    "kernels",
+    "graph",
+    "nn",
+    "plan",
+    "cost",
+    "events",
+    "datasets",
+]
+ROOMS += ["run", "scene", "train", "dashboard", "launch", "onnx_backend", "cli"]
 SCRIPTS = [ROOT / ".ci" / "run", *sorted((ROOT / "cluster").glob("*.sh"))]
 
 

@@ -36,6 +36,7 @@ OPTIONS = {
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
     "layer_share.py": [],
+    "live_page.py": [],
     "predict_scene.py": ["--tile", "160"],
     "scaling.py": ["--plans", "hybrid", "spatial"],
 }

@@ -18,7 +18,7 @@ from _measure import alternate, arguments, machine, pyplot, ratios, show, show_m
 
 from daskconv.graph import conv
 from daskconv.graph.threads import available_threads, check_threads, one_thread_each
-from daskconv.graph.timeline import overlap, record
+from daskconv.timeline import overlap, record
 
 METHODS = ("direct", "lowering", "pipelined")  # those of the slides
 SLIDES_BEST = 1.64

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from daskconv.cli.page import dashboard_option, page_options
 from daskconv.errors import DataError
 
 _SIZE = click.IntRange(1)
@@ -25,6 +26,7 @@ _OPTIONS = (
     ),
     click.option("--overwrite", is_flag=True, help="Replace FILE.zarr."),
     click.option("--workers", type=_SIZE, help="Of a scene: processes of a local cluster."),
+    dashboard_option,
 )
 
 
@@ -42,7 +44,8 @@ def predict_scene(model: str, path: str, out: str, options: dict[str, Any]) -> N
     from daskconv.train.files import load
 
     transport = "dask" if options["workers"] or launcher_ranks() else "local"
-    with start(transport, workers=options["workers"], threads=options["threads"]):
+    page = page_options(options["dashboard"])
+    with start(transport, workers=options["workers"], threads=options["threads"], **page):
         predict_file(load(model), path, out, options)
 
 

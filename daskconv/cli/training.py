@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from daskconv.cli.page import dashboard_option, page_options
 from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
 from daskconv.errors import InputError, Interrupted
 
@@ -18,7 +19,7 @@ _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
 _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "wait_workers"}
-_FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep"}
+_FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep", "dashboard"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
@@ -86,6 +87,7 @@ _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_ke
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @click.option("--wait-workers", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="How long to wait where there is no worker, yet or any more.  [default: 300]")  # fmt: skip
+@dashboard_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option(
@@ -119,9 +121,10 @@ def train(context: click.Context, **options: Any) -> None:
     if {"net", "from"} <= given:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
     waiting = {} if options["wait_workers"] is None else {"daskconv.wait-workers": options["wait_workers"]}
+    given_page = page_options(options["dashboard"])
     with (
         dask.config.set(waiting),
-        start(_transport(options), workers=options["workers"], threads=options["threads"]),
+        start(_transport(options), workers=options["workers"], threads=options["threads"], **given_page),
     ):
         _train(options, given)
 

@@ -8,16 +8,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, shares, split
+from daskconv.timeline import timed
 
 
-def run(calls: list[tuple], threads: int | None) -> None:
-    """Call each (function, arguments): at once on this thread, or as the tasks of a graph."""
+def run(calls: list[tuple], threads: int | None, stage: str = "convolve") -> None:
+    """Call each (function, arguments): at once on this thread, or as the tasks of a graph, each a ``stage``."""
     if threads is None or len(calls) == 1:
         with serial_blas():
             for function, *args in calls:
                 function(*args)
         return
-    graph = {("block", i): Task(("block", i), function, *args) for i, (function, *args) in enumerate(calls)}
+    graph = {("block", i): Task(("block", i), timed, stage, i, *call) for i, call in enumerate(calls)}
     execute(graph, list(graph), threads)
 
 

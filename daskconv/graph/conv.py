@@ -77,7 +77,7 @@ def _finished(out: NDArray, epilogue: Epilogue, threads: int | None) -> NDArray:
     """Return the result after its epilogue, for methods that know of none."""
     if any(epilogue.flags):
         cuts = shares_of(len(out), _FLOPS_PER_ELEMENT * out[:1].size, threads)
-        run([(finish, out[i:j], epilogue.part(i, j)) for i, j in cuts], threads)
+        run([(finish, out[i:j], epilogue.part(i, j)) for i, j in cuts], threads, "other")
     return out
 
 
@@ -157,7 +157,8 @@ def weight_grad(
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
     shape = (depth, k) if method == "lowering" else w_shape
     parts = parts_of(len(cuts), shape, x.dtype, out)
-    run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads)
+    stage = "other" if method == "lowering" else "convolve"
+    run([(*call, part) for call, part in zip(calls, parts, strict=True)], threads, stage)
     return sum_in_order(parts).reshape(w_shape)
 
 
@@ -252,6 +253,7 @@ def _correlate(
                 for cut in cuts_of(rows, work, threads)
             ],
             threads,
+            "other",
         )
         return
     tiles = [pipelined_tiles(rows, work) for rows, work in cuts]

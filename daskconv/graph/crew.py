@@ -15,6 +15,7 @@ from typing import Any
 from dask._task_spec import GraphNode
 from dask.callbacks import local_callbacks, unpack_callbacks
 
+from daskconv import timeline
 from daskconv.graph.team import Count, helped
 
 
@@ -60,6 +61,7 @@ class Crew:
                 call(self.graph)
             for call in start_state:
                 call(self.graph, self._state)
+            self._place = timeline.place()
             with helped(max(0, min(threads, len(self.keys)) - 1), self._work):
                 self._work()
             for call in finish:
@@ -70,6 +72,10 @@ class Crew:
 
     def _work(self) -> None:
         """Take and run tasks until none is left or one has failed."""
+        with timeline.standing_at(self._place):
+            self._work_here()
+
+    def _work_here(self) -> None:
         try:
             while (key := self._take()) is not None:
                 for call in self._before:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
 from daskconv.graph.tiles import Range, Work, pipelined_columns
-from daskconv.graph.timeline import timed
 from daskconv.kernels.lowering import channel_range, lower, multiply
 from daskconv.kernels.scratch import scratch
+from daskconv.timeline import timed
 
 
 def live_buffers(threads: int) -> int:

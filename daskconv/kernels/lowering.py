@@ -14,6 +14,7 @@ from daskconv.geometry import Correlation, Pair
 from daskconv.kernels import plain
 from daskconv.kernels.jit import intrinsic, njit
 from daskconv.kernels.scratch import scratch
+from daskconv.timeline import timed
 
 # A copy of a constant length is a few instructions, one of any other length is a call.
 _VECTOR, _SHORT = 16, 48
@@ -168,8 +169,8 @@ def correlate_rows(
     for g, matrix in enumerate(matrices):
         channels = channel_range(g, groups, x.shape[3])
         buffer = scratch("lowered", (rows[1] - rows[0], matrix.shape[0]), x.dtype)
-        lower(x, correlation, rows, channels, buffer)
-        multiply(buffer, matrix, bias, channel_range(g, groups, out.shape[1]), out)
+        timed("lower", g, lower, x, correlation, rows, channels, buffer)
+        timed("product", g, multiply, buffer, matrix, bias, channel_range(g, groups, out.shape[1]), out)
 
 
 def multiply(lowered: NDArray, matrix: NDArray, bias: NDArray | None, columns: Rows, out: NDArray) -> None:
@@ -194,8 +195,8 @@ def weight_grad_rows(
         channels = channel_range(g, groups, x.shape[3])
         columns = slice(*channel_range(g, groups, dy.shape[1]))
         buffer = scratch("lowered", (rows[1] - rows[0], out.shape[0]), x.dtype)
-        lower(x, correlation, rows, channels, buffer)
-        np.matmul(buffer.T, dy[slice(*rows), columns], out=out[:, columns])
+        timed("lower", g, lower, x, correlation, rows, channels, buffer)
+        timed("product", g, np.matmul, buffer.T, dy[slice(*rows), columns], out[:, columns])
 
 
 def _is_depthwise(groups: int, c: int, k: int) -> bool:

@@ -65,17 +65,19 @@ def _check_size(comm: Any, ranks: int) -> None:
 def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) -> None:
     """Be the scheduler or a worker until the script is done, then exit; ``neighbours`` ranks share this host."""
     from daskconv.launch.affinity import cap_threads, host_memory
+    from daskconv.launch.page import preloaded
     from daskconv.launch.quiet import mute
 
     cap_threads()
     mute()
-    dask_mpi.initialize(
-        nthreads=1,
-        memory_limit=host_memory() // neighbours,
-        dashboard_address=dashboard_address,
-        worker_class="distributed.Worker",
-        exit=False,
-    )
+    with preloaded():
+        dask_mpi.initialize(
+            nthreads=1,
+            memory_limit=host_memory() // neighbours,
+            dashboard_address=dashboard_address,
+            worker_class="distributed.Worker",
+            exit=False,
+        )
     while any(thread.name.startswith("Dask-Default-Threads") for thread in threading.enumerate()):
         # A task still waits for a peer. MPI's own end would crash on that; the script's rank aborts the job.
         time.sleep(0.1)

@@ -13,6 +13,7 @@ from daskconv.graph.threads import check_threads, cores
 from daskconv.kernels.jit import importable
 from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
+from daskconv.launch.page import page_address, page_of, preloaded
 from daskconv.launch.quiet import mute, quiet_shutdown
 from daskconv.run.launcher import launcher_ranks
 from daskconv.run.select import active_client, check_transport
@@ -26,6 +27,7 @@ def start(
     threads: int | None = None,
     pinned: bool = True,
     dashboard_address: str = "127.0.0.1:8787",
+    dashboard: bool | None = None,
 ) -> Iterator[Any]:
     """Start or find the cluster that a script runs on; its first line, wherever it runs.
 
@@ -45,6 +47,10 @@ def start(
         Pin each worker to cores of its own where its host has enough of them.
     dashboard_address : str
         Where the page listens: this host only, unless asked otherwise.
+    dashboard : bool, optional
+        Whether there is a page on which to watch training. Where a scheduler has a dashboard it is one of its pages,
+        unless this or Dask's configuration ``daskconv.dashboard.enabled`` is False; with transport="local" this process
+        serves it if this is True.
 
     Yields
     ------
@@ -77,8 +83,10 @@ def start(
     with ExitStack() as stack:
         if threads:
             stack.enter_context(dask.config.set({"daskconv.threads": threads}))
+        if dashboard is not None:
+            stack.enter_context(dask.config.set({"daskconv.dashboard.enabled": dashboard}))
         if transport == "local":
-            _say_local(ranks)
+            _say_local(ranks, stack.enter_context(_local_page(dashboard_address)))
             yield None
         elif ranks or transport == "mpi":
             from daskconv.launch.mpi import mpi_client
@@ -94,14 +102,26 @@ def start(
             yield stack.enter_context(prepared(client, "dask", threads, pinned))
 
 
-def _say_local(ranks: int) -> None:
+@contextmanager
+def _local_page(dashboard_address: str) -> Iterator[str]:
+    """Serve the page from this process where that is asked for, and yield its address."""
+    if not dask.config.get("daskconv.dashboard.enabled", None):
+        yield "none"
+        return
+    from daskconv.dashboard.local import serving
+
+    with serving(int(dashboard_address.rpartition(":")[2])) as address:
+        yield address
+
+
+def _say_local(ranks: int, page: str) -> None:
     if ranks > 1:
         raise InputError(
             f"transport='local' under a launcher of {ranks} ranks would run {ranks} times: use transport='mpi', "
             "or start the script without the launcher."
         )
     count = dask.config.get("daskconv.threads", None) or len(cores())
-    print(f"daskconv: local, 1 process x {_plural(count, 'thread')}, page: none", flush=True)
+    print(f"daskconv: local, 1 process x {_plural(count, 'thread')}, page: {page}", flush=True)
 
 
 @contextmanager
@@ -114,6 +134,7 @@ def _local_cluster(workers: int | None, threads: int | None, dashboard_address: 
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
         quiet_shutdown(),
+        preloaded(),
         LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=dashboard_address) as cluster,
         Client(cluster) as client,
     ):
@@ -140,12 +161,12 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     for address, to in pins.items():
         client.run(pin, to, workers=[address])
     where = " | ".join(_ranges(to) for to in pins.values()) if len(pins) <= 8 else "each its own cores"
-    print(
-        f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
-        f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info)}",
-        flush=True,
-    )
-    with dask.config.set({"daskconv.threads": count}):
+    with dask.config.set({"daskconv.threads": count}), page_of(client) as page:
+        print(
+            f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
+            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info, page)}",
+            flush=True,
+        )
         yield client
 
 
@@ -157,23 +178,6 @@ def _check_kernels(importable_at: dict[str, bool]) -> None:
             f"{_plural(len(without), 'worker')} of {len(importable_at)} ({without[0]} ...) have no compiled "
             "kernels: set DASKCONV_JIT=0 for this script too, or unset it there and repair Numba."
         )
-
-
-def page_address(info: dict[str, Any]) -> str:
-    """Return the address of the scheduler's page; on another host, with how to get there."""
-    port = info.get("services", {}).get("dashboard")
-    if not port:
-        return "none"
-    host = info["address"].rpartition("://")[2].rpartition(":")[0]
-    here = {"127.0.0.1", "localhost", *_own_addresses()}
-    tunnel = "" if host in here else f" after ssh -L {port}:127.0.0.1:{port} {host}"
-    return f"http://127.0.0.1:{port}/status{tunnel}"
-
-
-def _own_addresses() -> set[str]:
-    from distributed.utils import get_ip
-
-    return {get_ip()}
 
 
 def _share_of_cores(workers: dict[str, dict[str, Any]]) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from daskconv.kernels.epilogue import Epilogue, relu_grad
 from daskconv.nn.fuse import Tail
 from daskconv.nn.layers.base import Arrays, Context
+from daskconv.timeline import in_layer
 
 if TYPE_CHECKING:
     from daskconv.nn.network import Node
@@ -71,7 +72,10 @@ def forward(
             statistics=statistics.get(node.name, {}),
             epilogue=Epilogue(values[tail.add] if tail.add else None, tail.relu),
         )
-        y, of_layer = node.layer.forward(params.get(node.name, {}), input_of(node, values), here)
+        stage = node.layer.stage_of(here.methods.get("forward"))
+        given = params.get(node.name, {}), input_of(node, values), here
+        y, of_layer = in_layer(node.name, "forward", stage, node.layer.forward, *given)
+        del given
         values[tail.output] = y
         if keep:
             saved[node.name] = tail, of_layer, y if tail.relu else None
@@ -136,7 +140,10 @@ def backward(
             needs_weight_grad=bool(wanted),
             grads={weight: grads[name] for weight, name in wanted.items() if name in grads},
         )
-        dx, of_weights = node.layer.backward(params.get(node.name, {}), tape, gradient, here)
+        stage = node.layer.stage_of(here.methods.get("weight_grad"))
+        given = params.get(node.name, {}), tape, gradient, here
+        dx, of_weights = in_layer(node.name, "backward", stage, node.layer.backward, *given)
+        del given
         for weight, name in wanted.items():
             grads[name] = of_weights[weight]
         for name, part in zip(node.inputs, dx if len(node.inputs) > 1 else (dx,), strict=True):

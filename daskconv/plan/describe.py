@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,38 +57,67 @@ def moves_of(split: Split, owners: Sequence[int], names: Iterable[str], *, train
     return crossing + 1 + 2 * (training and adds)
 
 
+class Row(NamedTuple):
+    """What a plan means for a layer.
+
+    Attributes
+    ----------
+    layer, layout, exchange : str
+    sent : int
+        Bytes that workers send each other in a step, there and back.
+    weights, values : int
+        Bytes of the shard that has most.
+    """
+
+    layer: str
+    layout: str
+    exchange: str
+    sent: int
+    weights: int = 0
+    values: int = 0
+
+
 def describe(plan: Plan, network: Network, input_shape: tuple[int, int, int], batch: int) -> str:
     """Return the table of :meth:`Plan.describe`: one worker a shard, float32."""
     trainable = network.trainable_names(input_shape, None)
     methods = network.choose_methods(input_shape, "auto")
     parts = split(network, plan, input_shape, trainable=trainable, methods=methods)
     edges, owners = edges_of(batch, parts.shards), range(parts.shards)
-    by_position = _exchanges_by_position(parts)
+    found = rows_of(parts, network, edges, owners, trainable)
     rows: list[tuple[str, ...]] = [("layer", "layout", "exchange", "sent", "weights", "values")]
-    sent = 0
-    for position, node in enumerate(network.nodes):
-        exchanges = by_position.get(position, [])
-        nbytes = sum(exchange.nbytes(owners, edges, 4) for exchange in exchanges)
-        kinds = dict.fromkeys(each.kind for each in exchanges if each.kind != "slice")
-        weights = max(_held_bytes(parts, shard, node.name) for shard in range(parts.shards))
-        values = max(_value_bytes(parts, shard, position, edges) for shard in range(parts.shards))
-        layout = str(parts.layouts[node.name])
-        rows.append((node.name, layout, ", ".join(kinds), *map(_short, (nbytes, weights, values))))
-        sent += nbytes
-    loss = [each for each in by_position.get(len(network.nodes), []) if each.kind != "slice"]
-    loss_bytes = sum(each.nbytes(owners, edges, 4) for each in loss)
-    rows.append(
-        ("loss", f"n={parts.shards}", ", ".join(each.kind for each in loss), _short(loss_bytes), "", "")
-    )
-    added = added_bytes(parts, owners, {*trainable, *parts.statistics})
-    rows.append(("gradients", "", "all-reduce" if added else "", _short(added), "", ""))
-    heaviest = max(_held_bytes(parts, shard) for shard in range(parts.shards))
-    rows.append(("total", "", "", _short(sent + loss_bytes + added), _short(heaviest), ""))
+    rows += [(*row[:3], *map(_short, row[3:])) for row in found]
+    heaviest = max(held_bytes(parts, shard) for shard in range(parts.shards))
+    rows.append(("total", "", "", _short(sum(row.sent for row in found)), _short(heaviest), ""))
     title = (
         f"Plan {plan.name} of {network.name}: {parts.shards} shards, batch {batch} of {tuple(input_shape)}"
     )
     units = "sent: MB of all shards a step, there and back; weights and values: MB of the largest shard"
     return aligned(f"{title}\n{units}", rows, right=(3, 4, 5))
+
+
+def rows_of(
+    parts: Split, network: Network, edges: Sequence[int], owners: Sequence[int], trainable: Iterable[str]
+) -> list[Row]:
+    """Return a row a layer, then one for the loss and one for the gradients of weights."""
+    by_position = _exchanges_by_position(parts)
+    rows = []
+    for position, node in enumerate(network.nodes):
+        exchanges = by_position.get(position, [])
+        nbytes = sum(exchange.nbytes(owners, edges, 4) for exchange in exchanges)
+        weights = max(held_bytes(parts, shard, node.name) for shard in range(parts.shards))
+        values = max(value_bytes(parts, shard, position, edges) for shard in range(parts.shards))
+        layout = str(parts.layouts[node.name])
+        rows.append(Row(node.name, layout, _kinds(exchanges), nbytes, weights, values))
+    loss = [each for each in by_position.get(len(network.nodes), []) if each.kind != "slice"]
+    loss_bytes = sum(each.nbytes(owners, edges, 4) for each in loss)
+    rows.append(Row("loss", f"n={parts.shards}", ", ".join(each.kind for each in loss), loss_bytes))
+    added = added_bytes(parts, owners, {*trainable, *parts.statistics})
+    rows.append(Row("gradients", "", "all-reduce" if added else "", added))
+    return rows
+
+
+def _kinds(exchanges: Iterable[Exchange]) -> str:
+    return ", ".join(dict.fromkeys(each.kind for each in exchanges if each.kind != "slice"))
 
 
 def _exchanges_by_position(split: Split) -> dict[int, list[Exchange]]:
@@ -109,7 +139,8 @@ def _exchanges_by_position(split: Split) -> dict[int, list[Exchange]]:
     return found
 
 
-def _held_bytes(split: Split, shard: int, node: str | None = None) -> int:
+def held_bytes(split: Split, shard: int, node: str | None = None) -> int:
+    """Return the bytes of the weights that a shard holds, of one layer or of all."""
     boxes = (
         piece.box
         for name, piece in split.pieces[shard].items()
@@ -118,7 +149,7 @@ def _held_bytes(split: Split, shard: int, node: str | None = None) -> int:
     return sum(prod(shape_of(box, None)) for box in boxes) * 4
 
 
-def _value_bytes(split: Split, shard: int, position: int, edges: Sequence[int]) -> int:
+def value_bytes(split: Split, shard: int, position: int, edges: Sequence[int]) -> int:
     """Return the bytes of what a shard keeps of a layer for the way back: outputs, and inputs that came from others."""
     names: set[str] = set()
     for stage in split.stages:

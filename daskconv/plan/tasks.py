@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError
 from daskconv.nn.layers.base import Arrays, Context
+from daskconv.timeline import in_layer
 
 if TYPE_CHECKING:
     from daskconv.plan.boxes import Box
@@ -174,7 +175,7 @@ def block_partial(
     if not len(indices):
         grads.vector[...] = 0
         return Partial(grads.vector, np.zeros(program.sums_size))
-    x, y, weight = data.take(indices, epoch)
+    x, y, weight = in_layer("data", "forward", "other", data.take, indices, epoch)
     context = Context(
         True,
         threads=threads,
@@ -187,7 +188,7 @@ def block_partial(
     network, methods = program.network, program.methods
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once
         scores, saved = network.forward(state.params, x, context, methods)
-        loss, dscores = program.loss(scores, y, weight)
+        loss, dscores = in_layer("loss", "forward", "other", program.loss, scores, y, weight)
         for name, statistic in context.batch_statistics.items():
             grads[name] = statistic * len(indices)
         network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)

@@ -28,6 +28,7 @@ from daskconv.run.patience import deadline
 from daskconv.run.peers import DaskWorld
 from daskconv.run.rank import Options
 from daskconv.run.transport import begin
+from daskconv.run.watch import NOBODY, Asked
 
 # Seconds between two looks whether the workers are still there.
 _LOOK = 1.0
@@ -39,9 +40,16 @@ class DaskTransport(Gang):
     name = "dask"
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
         super().__init__(program, data, client, threads)
+        self.asked = asked
         # The newest state that the driver holds: nothing that workers lose is older.
         self._root = state.copy()
         self._computed: dict[str, set[int]] = {}
@@ -57,7 +65,7 @@ class DaskTransport(Gang):
         check_alike(self.client, self._present)
         # A worker without shards would have no part in the steps.
         workers = self._present[: self.program.shards]
-        options = Options(self.threads, deadline(), None, False)
+        options = Options(self.threads, deadline(), None, False, self.asked)
         self.gather_in(workers, DaskWorld(tuple(workers)), options, self._root)
 
     def _place_if_changed(self) -> None:

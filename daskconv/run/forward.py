@@ -1,37 +1,42 @@
-"""Carry events from workers to the driver over Dask's event log, a few a second."""
+"""Carry events from workers to the driver, and from there to the page, over Dask's event log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
-import numpy as np
 from distributed import Client, get_worker
 
-from daskconv.events import TOPIC
-from daskconv.plan.tasks import Position
-from daskconv.run.local import emit_position
+from daskconv.events import (
+    TOPIC,
+    EpochDone,
+    Event,
+    RunBegan,
+    RunEnded,
+    SceneBegan,
+    TilesDone,
+    emit,
+    event_of,
+    listening,
+)
 
-_INTERVAL = 0.25  # seconds between events of one run from one worker
-_last_sent: dict[str, float] = {}
+# What the driver alone knows; all else the scheduler has heard of already, from workers.
+_DRIVERS = (RunBegan, EpochDone, RunEnded, SceneBegan, TilesDone)
 
 
-def send_position(run: str, position: Position, steps: int) -> None:
-    """Tell the driver how far a run is, unless it was told a moment ago; the epoch's last step always goes."""
-    now = monotonic()
-    if position.step < steps and now - _last_sent.get(run, 0.0) < _INTERVAL:
-        return
-    _last_sent[run] = now
-    message = {
-        "run": run,
-        "epoch": position.epoch,
-        "step": position.step,
-        "steps": steps,
-        "sums": position.sums.tolist(),
-    }
-    get_worker().log_event(TOPIC, message)
+def sender(run: str) -> Callable[[Event], None]:
+    """Return what sends a worker's events of a run to the scheduler, and to its driver."""
+
+    def send(event: Event) -> None:
+        get_worker().log_event(TOPIC, {"run": run, "event": event.asdict()})
+
+    return send
+
+
+def worker_name() -> str:
+    """Return the name of the worker whose task this is: a number in a LocalCluster and under dask-mpi."""
+    return str(get_worker().name)
 
 
 @contextmanager
@@ -41,11 +46,25 @@ def forwarding(client: Client, run: str) -> Iterator[None]:
     def receive(event: tuple[float, dict[str, Any]]) -> None:
         message = event[1]
         if message.get("run") == run:
-            position = Position(message["epoch"], message["step"], np.array(message["sums"]))
-            emit_position(position, message["steps"])
+            emit(event_of(message["event"]))
 
     client.subscribe_topic(TOPIC, receive)
     try:
         yield
     finally:
         client.unsubscribe_topic(TOPIC)
+
+
+@contextmanager
+def publishing(client: Client | None) -> Iterator[None]:
+    """Send the driver's own events to the scheduler, for its page, while the context is open."""
+    if client is None:
+        yield
+        return
+
+    def publish(event: Event) -> None:
+        if isinstance(event, _DRIVERS) and event.run:
+            client.log_event(TOPIC, {"run": "", "event": event.asdict()})
+
+    with listening(publish, Event):
+        yield

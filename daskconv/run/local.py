@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.events import StepDone, emit
+from daskconv.events import emit
 from daskconv.kernels import heap
 from daskconv.plan import tree
 from daskconv.plan.input import InputRead
@@ -15,6 +15,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
 from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
+from daskconv.run.watch import NOBODY, Asked, Watch
 
 
 class LocalTransport:
@@ -22,8 +23,16 @@ class LocalTransport:
 
     name = "local"
 
-    def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        threads: int,
+        asked: Asked = NOBODY,
+    ) -> None:
         self.program, self.data, self.threads = program, data, threads
+        self.watch = Watch(program, emit, asked, threads=threads, interval=0)
         self._state, self._shared = state, False
         self._computed: set[int] = set()
 
@@ -42,14 +51,14 @@ class LocalTransport:
 
         def keep(state: TrainState, steps: int) -> None:
             self._state = state
-            emit_position(state.position, steps)
+            self.watch.done(state.position, steps)
 
         if self._shared:
             # Whoever else has the state keeps it as it is; steps change it in place.
             self._state, self._shared = self._state.copy(), False
         with reading_ahead(self.program, self.data["train"], epoch, [root], self._state, until) as data:
-            steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep, until)
-            return run_steps(*steps).position
+            steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep)
+            return run_steps(*steps, self.watch, until).position
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set."""
@@ -73,9 +82,3 @@ class LocalTransport:
     def close(self) -> None:
         """Give memory back: the threads are the process's."""
         heap.release()
-
-
-def emit_position(position: Position, steps: int) -> None:
-    """Emit the event of a step that has just ended."""
-    images = int(position.sums[2])
-    emit(StepDone(position.epoch, position.step - 1, steps, images, tuple(position.sums.tolist())))

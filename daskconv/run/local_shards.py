@@ -8,16 +8,17 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
+from daskconv.events import emit
 from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Position, TrainState
 from daskconv.run.ahead import Ahead
-from daskconv.run.exchange import Mesh, Steps, drive
-from daskconv.run.local import emit_position
+from daskconv.run.exchange import Mesh, Result, Steps, drive
 from daskconv.run.shards import Shards
 from daskconv.run.transport import begin
+from daskconv.run.watch import NOBODY, Asked, Watch
 
 
 class LocalShards:
@@ -25,18 +26,28 @@ class LocalShards:
 
     name = "local"
 
-    def __init__(self, program: Program, state: TrainState, data: Mapping[str, Data], threads: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        threads: int,
+        asked: Asked = NOBODY,
+    ) -> None:
         assert program.split is not None
         self.program, self.data, self._whole = program, data, state
         shards = program.split.shards
         pieces = Pieces.cut(program.split, state, range(shards))
         self.shards = Shards(program, pieces, Mesh((0,) * shards), threads)
+        self.watch = Watch(program, emit, asked, threads=threads, interval=0)
         self._stepped = False
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch's steps here."""
         self._stepped = True
-        steps = epoch_steps(self.shards, self.data["train"], epoch, stopped, emit_position, until)
+        steps = epoch_steps(
+            self.shards, self.data["train"], epoch, stopped, self.watch.done, self.watch, until
+        )
         return drive(steps, None)
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
@@ -66,6 +77,7 @@ def epoch_steps(
     epoch: int,
     stopped: Callable[[], bool],
     done: Callable[[Position, int], None],
+    watch: Watch,
     until: int | None = None,
 ) -> Steps[Position]:
     """Run an epoch, or its steps up to ``until``, from where the pieces stand in it.
@@ -81,9 +93,23 @@ def epoch_steps(
         while pieces.position.step < steps.stop and not stop:
             step = pieces.position.step
             rate = shards.program.rate(epoch, step, len(batches))
-            stop = yield from shards.step(ahead, batches[step], epoch, rate, stopped())
+            watch.begin(epoch, step, len(batches), len(batches[step]))
+            work = shards.step(ahead, batches[step], epoch, rate, stopped())
+            stop = yield from stretches(work, watch)
+            watch.end()
             done(pieces.position, len(batches))
     return pieces.position
+
+
+def stretches(work: Steps[Result], watch: Watch) -> Steps[Result]:
+    """Do work stretch by stretch, each watched; in between it stands still while arrays travel."""
+    while True:
+        with watch.working():
+            try:
+                parcels = next(work)
+            except StopIteration as end:
+                return end.value
+        yield parcels
 
 
 def evaluation(shards: Shards, data: Data) -> Steps[NDArray[np.float64]]:

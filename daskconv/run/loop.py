@@ -16,6 +16,8 @@ from daskconv.plan.program import DATA, STATE, Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState, evaluate_block, update
 from daskconv.run.ahead import blocks_ahead
 from daskconv.run.transport import begin
+from daskconv.run.watch import Watch
+from daskconv.timeline import in_layer
 
 Compute = Callable[[Program, TrainState, Data, Indices, int], Any]
 """(program, state, data, the step's images, epoch) -> the sums of this process's subtrees, or where they are."""
@@ -33,6 +35,7 @@ def run_steps(
     exchange: Exchange,
     stopped: Callable[[], bool],
     keep: Callable[[TrainState, int], None],
+    watch: Watch,
     until: int | None = None,
 ) -> TrainState:
     """Run an epoch from where ``state`` stands, in place, to its end or the step ``until``.
@@ -44,9 +47,14 @@ def run_steps(
     with one_thread_each():
         while state.position.step < min(until or len(batches), len(batches)) and not stop:
             step = state.position.step
-            parts = compute(program, state, data, batches[step], epoch)
+            watch.begin(epoch, step, len(batches), len(batches[step]))
+            with watch.working():
+                parts = compute(program, state, data, batches[step], epoch)
             total, stop = exchange(parts, stopped())
-            state = update(program, state, total, program.rate(epoch, step, len(batches)), in_place=True)
+            with watch.working():
+                rate = program.rate(epoch, step, len(batches))
+                state = in_layer("update", "backward", "other", update, program, state, total, rate, True)
+            watch.end()
             keep(state, len(batches))
     return state
 

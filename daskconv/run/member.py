@@ -14,7 +14,6 @@ from daskconv.plan.pieces import Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Position
 from daskconv.run.exchange import Mesh, drive
-from daskconv.run.forward import send_position
 from daskconv.run.local_shards import epoch_steps, evaluation
 from daskconv.run.peers import World
 from daskconv.run.rank import Options, Rank, begin_run, rank_of
@@ -50,13 +49,16 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
     """Run the steps of an epoch, up to ``until``, together with all other workers."""
     member: Member = rank_of(run)
     member.stop.clear()
+    mesh, program = member.shards.mesh, member.shards.program
+    watch = member.watch(program, run, len(mesh.mine) / len(mesh.owners))
 
     def done(position: Position, steps: int) -> None:
         member.stepped = True
         if member.peers.rank == 0:
-            send_position(run, position, steps)
+            watch.done(position, steps)
 
-    steps = epoch_steps(member.shards, member.data["train"], epoch, member.stop.is_set, done, until)
+    data, stopped = member.data["train"], member.stop.is_set
+    steps = epoch_steps(member.shards, data, epoch, stopped, done, watch, until)
     with member.messages() as messages:
         return drive(steps, messages)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from numpy.typing import NDArray
 
+from daskconv import timeline
 from daskconv.errors import WorkerError
 
 Parcel = tuple[int, int, NDArray]
@@ -41,6 +42,7 @@ class Pending:
     def __init__(self, carrier: Carrier, exchange: Exchange) -> None:
         self.carrier, self.exchange = carrier, exchange
         self.missing, self.awaited = 0, False
+        self.place, self.began = timeline.place(), time.perf_counter()
         self._ended = threading.Event()
 
     def wait(self) -> None:
@@ -57,6 +59,8 @@ class Pending:
 
     def end(self) -> None:
         """Let those who wait go on."""
+        if self.place is not None:
+            timeline.note("travel", 0, self.began, self.place)
         self._ended.set()
 
 

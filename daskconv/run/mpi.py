@@ -23,6 +23,7 @@ from daskconv.run.losses import worker_addresses
 from daskconv.run.patience import deadline
 from daskconv.run.peers import MPIWorld
 from daskconv.run.rank import Options
+from daskconv.run.watch import NOBODY, Asked
 
 
 class MPITransport(Gang):
@@ -31,7 +32,13 @@ class MPITransport(Gang):
     name = "mpi"
 
     def __init__(
-        self, program: Program, state: TrainState, data: Mapping[str, Data], client: Client, threads: int
+        self,
+        program: Program,
+        state: TrainState,
+        data: Mapping[str, Data],
+        client: Client,
+        threads: int,
+        asked: Asked = NOBODY,
     ) -> None:
         super().__init__(program, data, client, threads)
         self._position = state.position
@@ -41,7 +48,7 @@ class MPITransport(Gang):
             workers = workers[: program.shards]
         check_alike(client, workers)
         world = MPIWorld(tuple(ranks[worker] for worker in workers))
-        self.gather_in(workers, world, options_of(threads, len(workers)), state)
+        self.gather_in(workers, world, options_of(threads, len(workers), asked), state)
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch, or its steps up to ``until``, as one task a worker, and wait for all of them."""
@@ -78,14 +85,15 @@ class MPITransport(Gang):
         return self.computed()
 
 
-def options_of(threads: int, workers: int) -> Options:
+def options_of(threads: int, workers: int, asked: Asked = NOBODY) -> Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
     together = dask.config.get("daskconv.mpi.ranks-per-host", None)
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
         raise InputError(
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
-    return Options(threads, deadline(), together, not dask.config.get("daskconv.mpi.exchanges", True))
+    alone = not dask.config.get("daskconv.mpi.exchanges", True)
+    return Options(threads, deadline(), together, alone, asked)
 
 
 def worker_ranks(client: Client) -> dict[str, int]:

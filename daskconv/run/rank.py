@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from daskconv.kernels import heap
 from daskconv.plan.input import InputRead
+from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data
 from daskconv.run.connections import close_mailbox
+from daskconv.run.forward import sender, worker_name
 from daskconv.run.losses import Lost
 from daskconv.run.moves import Carrier, Traffic
 from daskconv.run.peers import Peers
+from daskconv.run.watch import NOBODY, Asked, Watch
 
 
 class Options(NamedTuple):
@@ -31,12 +34,15 @@ class Options(NamedTuple):
         Ranks that are summed among themselves first; those that share a host when None.
     alone : bool
         Leave the exchanges out, to measure what they cost.
+    asked : Asked
+        What is told of the steps.
     """
 
     threads: int
     deadline: float
     ranks_per_host: int | None
     alone: bool
+    asked: Asked = NOBODY
 
 
 @dataclass
@@ -49,6 +55,11 @@ class Rank:
     stop: threading.Event = field(default_factory=threading.Event, kw_only=True)
     stepped: bool = field(default=False, kw_only=True)
     traffic: Traffic = field(default_factory=Traffic, kw_only=True)
+
+    def watch(self, program: Program, run: str, share: float) -> Watch:
+        """Return what tells of this worker's steps, its share of all images."""
+        where = worker_name(), self.peers.rank, len(self.peers.hosts)
+        return Watch(program, sender(run), self.options.asked, *where, share, self.options.threads)
 
     def messages(self) -> Carrier:
         """Return what carries exchanges, to be entered together with all workers of the run."""

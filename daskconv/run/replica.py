@@ -13,7 +13,6 @@ from daskconv.plan.boxes import whole
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
-from daskconv.run.forward import send_position
 from daskconv.run.loop import evaluate_blocks, run_steps
 from daskconv.run.peers import World
 from daskconv.run.rank import Options, Rank, begin_run, rank_of
@@ -53,11 +52,13 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
     replica: Replica = rank_of(run)
     replica.stop.clear()
     reduction = replica.reduction
+    shards = sum(last - first for first, last in reduction.own)
+    watch = replica.watch(replica.program, run, shards / replica.program.shards)
 
     def keep(state: TrainState, steps: int) -> None:
         replica.state, replica.stepped = state, True
         if replica.peers.rank == 0:
-            send_position(run, state.position, steps)
+            watch.done(state.position, steps)
 
     with replica.messages() as messages:
 
@@ -69,8 +70,8 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 
         program, state, stopped = replica.program, replica.state, replica.stop.is_set
         with reading_ahead(program, replica.data["train"], epoch, list(reduction.own), state, until) as data:
-            steps = (program, state, data, epoch, compute, exchange, stopped, keep, until)
-            return run_steps(*steps).position
+            steps = (program, state, data, epoch, compute, exchange, stopped, keep)
+            return run_steps(*steps, watch, until).position
 
 
 def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:

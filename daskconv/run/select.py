@@ -14,6 +14,7 @@ from daskconv.run.local import LocalTransport
 from daskconv.run.local_shards import LocalShards
 from daskconv.run.mpi import MPITransport
 from daskconv.run.transport import Transport
+from daskconv.run.watch import NOBODY, Asked
 
 TRANSPORTS = ("local", "dask", "mpi")
 
@@ -48,16 +49,25 @@ def select(transport: str, client: Any = None) -> tuple[str, Any]:
 
 
 def open_transport(
-    name: str, client: Any, program: Program, state: TrainState, data: Mapping[str, Data], threads: int | None
+    name: str,
+    client: Any,
+    program: Program,
+    state: TrainState,
+    data: Mapping[str, Data],
+    threads: int | None,
+    asked: Asked = NOBODY,
 ) -> Transport:
-    """Return the transport, which holds the data, and the state as its own: it may change that in place."""
+    """Return the transport, which holds the data, and the state as its own: it may change that in place.
+
+    It tells of its steps what was ``asked``.
+    """
     if name == "local":
         local = LocalShards if program.split else LocalTransport
-        return local(program, state, data, check_threads(threads or available_threads()))
+        return local(program, state, data, check_threads(threads or available_threads()), asked)
     from daskconv.run.dask import DaskTransport
 
     kind = MPITransport if name == "mpi" else DaskTransport
-    return kind(program, state, data, client, threads or worker_threads(client))
+    return kind(program, state, data, client, threads or worker_threads(client), asked)
 
 
 def worker_threads(client: Any) -> int:

@@ -24,6 +24,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.split import Split, Stage
 from daskconv.plan.tasks import Data, Indices, Places, clipped, not_finite
 from daskconv.run.exchange import Holders, Mesh, Steps
+from daskconv.timeline import in_layer
 
 
 class Shards:
@@ -56,7 +57,8 @@ class Shards:
             {shard: np.concatenate([control[shard], sums[shard]]) for shard in sums}
         )
         (square, broken, stopping), total = added[:3], added[3:]
-        self._update(gradients, total, rate, square, bool(broken))
+        step = gradients, total, rate, square, bool(broken)
+        in_layer("update", "backward", "other", self._update, *step)
         return bool(stopping)
 
     def evaluate(self, data: Data, indices: Indices) -> Steps[NDArray[np.float64]]:
@@ -194,7 +196,8 @@ class Batch:
 
     def _take(self, groups: tuple[int, int], box: Box) -> tuple[NDArray, NDArray, NDArray]:
         """Return a part of the images, targets and weights of some groups."""
-        return self.data.take(self.indices[self.edges[groups[0]] : self.edges[groups[1]]], self.epoch, box)
+        indices = self.indices[self.edges[groups[0]] : self.edges[groups[1]]]
+        return in_layer("data", "forward", "other", self.data.take, indices, self.epoch, box)
 
     def _read(self, shard: int) -> dict[str, Any]:
         """Return what a shard reads of the images."""
@@ -299,7 +302,7 @@ class Batch:
         several = isinstance(network.nodes[-1].layer, Outputs)
         scores = tuple(self.values[shard][name] for name in names[: len(network.nodes[-1].inputs)])
         given = scores if several else scores[0]
-        total, gradient = loss(given, y, weight)
+        total, gradient = in_layer("loss", "forward", "other", loss, given, y, weight)
         self.flowing[shard].update(zip(names, gradient if several else (gradient,), strict=False))
         return program.sums_of(given, y, weight, total)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError
 from daskconv.scene.progress import counting
+from daskconv.scene.told import Tiles, telling
 
 
 def write_chunks(data: Any, target: Any, progress: bool) -> None:
@@ -34,10 +35,24 @@ def write_chunks(data: Any, target: Any, progress: bool) -> None:
             del files[name]
         elif name.endswith(".partial"):
             (folder / name).unlink()  # of a write that was killed
-    total = int(np.prod(data.numblocks))
-    with counting(total, total - len(files), progress) as advance:
-        if files:
-            _run(*_graph(data, str(folder), list(files.values())), get_scheduler(collections=[data]), advance)
+    missing, total = list(files.values()), int(np.prod(data.numblocks))
+    if not missing:
+        with counting(total, total, progress):
+            return
+    graph, keys = _graph(data, str(folder), missing)
+    from distributed import Client
+
+    get = get_scheduler(collections=[data])
+    client = getattr(get, "__self__", None)
+    client = client if isinstance(client, Client) else None
+    done = sorted(set(np.ndindex(data.numblocks)) - set(missing))
+    name = folder.name.removesuffix(".partial")
+    told = telling(name, data.numblocks, done, [data.name, keys[0][0]], client)
+    with counting(total, len(done), progress) as advance, told as tiles:
+        if client is None:
+            _run(graph, keys, get or dask.threaded.get, advance, tiles, data.name)
+        else:
+            _run_on(client, graph, keys, advance, tiles)
 
 
 def _names(folder: Path) -> set[str]:
@@ -71,21 +86,30 @@ def write_chunk(folder: str, where: tuple[tuple[int, int], ...], chunk: NDArray)
     array[tuple(slice(*side) for side in where)] = chunk
 
 
-def _run(graph: dict[Any, Any], keys: list[Any], get: Any, advance: Callable[[], None]) -> None:
-    """Run the graph with a scheduler's ``get``, and tell of each chunk that is written."""
+def _run(
+    graph: dict[Any, Any], keys: list[Any], get: Any, advance: Callable[[], None], tiles: Tiles, made: str
+) -> None:
+    """Run the graph with a scheduler's ``get``, and tell of each chunk of ``made`` that runs, and that is written."""
     from dask.callbacks import Callback
-    from distributed import Client
 
-    client = getattr(get, "__self__", None)
-    if isinstance(client, Client):
-        _run_on(client, graph, keys, advance)
-        return
     wanted = set(keys)
-    with Callback(posttask=lambda key, *_: advance() if key in wanted else None):
-        (get or dask.threaded.get)(graph, keys)
+
+    def before(key: Any, *_: Any) -> None:
+        if isinstance(key, tuple) and key[0] == made:
+            tiles.runs(key[1:])
+
+    def after(key: Any, *_: Any) -> None:
+        if key in wanted:
+            advance()
+            tiles.done(key[1:])
+
+    with Callback(pretask=before, posttask=after):
+        get(graph, keys)
 
 
-def _run_on(client: Any, graph: dict[Any, Any], keys: list[Any], advance: Callable[[], None]) -> None:
+def _run_on(
+    client: Any, graph: dict[Any, Any], keys: list[Any], advance: Callable[[], None], tiles: Tiles
+) -> None:
     from distributed import KilledWorker, as_completed
 
     futures = client.get(graph, keys, sync=False)
@@ -93,6 +117,7 @@ def _run_on(client: Any, graph: dict[Any, Any], keys: list[Any], advance: Callab
         for future in as_completed(futures):
             future.result()
             advance()
+            tiles.done(future.key[1:])
     except KilledWorker as error:
         raise WorkerError(
             f"Workers died of a chunk ({error}): what is complete stays, so go on with resume, and workers of "

@@ -10,8 +10,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from types import FrameType
+
+from daskconv.errors import Interrupted
+from daskconv.plan.tasks import Position
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Seconds in which another SIGTERM is the same one.
@@ -64,3 +68,14 @@ def catching(request: StopRequest) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def check_not_stopped(stop: StopRequest, position: Position, kept: Path | None) -> None:
+    """Raise Interrupted where a signal ended training; ``kept`` is the newest checkpoint."""
+    if stop.signal is not None:
+        where = f" in {kept}" if kept else ""
+        raise Interrupted(
+            f"Training stopped on {stop.signal.name} after {position.epoch} epochs and "
+            f"{position.step} steps: the last full step is kept{where}.",
+            stop.signal,
+        )

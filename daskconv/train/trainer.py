@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from daskconv import events
-from daskconv.errors import InputError, Interrupted, check_count
+from daskconv.errors import InputError, check_count
 from daskconv.graph.choose import check_precision
 from daskconv.graph.threads import check_threads
 from daskconv.layout import Layout
@@ -23,6 +23,7 @@ from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.select import check_transport, open_transport, select
+from daskconv.run.watch import asked_now
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.checkpoints.keeper import Keeper, keeping
@@ -32,12 +33,13 @@ from daskconv.train.epochs import Epochs
 from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
 from daskconv.train.images import as_images, image_shape
-from daskconv.train.interrupt import StopRequest, catching
+from daskconv.train.interrupt import StopRequest, catching, check_not_stopped
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
 from daskconv.train.progress import progress_for
 from daskconv.train.slots import averaged, first_slots
+from daskconv.train.told import epoch_teller, telling
 
 Callback = Callable[["Trainer", dict[str, Any]], Any]
 
@@ -257,17 +259,15 @@ class Trainer:
             item.normalize = self._require_model().preprocess
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
-        with shown, events.listening(shown.step), catching(self._stop), keeping(keeper, self.checkpoint):
-            transport = open_transport(name, client, program, self._require_state(), data, self.threads)
-            steps = -(-len(train) // program.batch_size)
-            Epochs(self, transport, program, steps, self._stop, keeper).run(epochs, callbacks, shown.epoch)
-        if self._stop.signal is not None:
-            where = f" in {keeper.newest}" if keeper is not None and keeper.newest else ""
-            raise Interrupted(
-                f"Training stopped on {self._stop.signal.name} after {self.position.epoch} epochs and "
-                f"{self.position.step} steps: the last full step is kept{where}.",
-                self._stop.signal,
-            )
+        asked, state = asked_now(), self._require_state()
+        show = epoch_teller(asked, shown.epoch)
+        told = telling(asked, program, name, client, state, len(train), epochs, self.threads)
+        with shown, events.listening(shown.step), told:
+            with catching(self._stop), keeping(keeper, self.checkpoint):
+                transport = open_transport(name, client, program, state, data, self.threads, asked)
+                steps = -(-len(train) // program.batch_size)
+                Epochs(self, transport, program, steps, self._stop, keeper).run(epochs, callbacks, show)
+            check_not_stopped(self._stop, self.position, keeper.newest if keeper else None)
         return self.history
 
     def evaluate(self, x: Any, y: Any) -> dict[str, Any]:

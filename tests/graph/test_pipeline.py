@@ -13,7 +13,7 @@ from dask.callbacks import Callback
 import daskconv
 from daskconv.graph import pipeline
 from daskconv.graph.pipeline import live_buffers
-from daskconv.graph.timeline import overlap, record
+from daskconv.timeline import overlap, record
 from reference import PASSES, Case, run_passes, small_cuts
 
 CASE = Case(n=50, image=(16, 16), channels=32, filters=32, kernel=(5, 5), padding="same", dtype="float32")

@@ -110,6 +110,8 @@ class Layer:
 
     fuses: ClassVar[bool] = False
     """Whether ``forward`` heeds the context's epilogue."""
+    stage: ClassVar[str] = "other"
+    """What a timeline calls the layer's work: "product" where that is a matrix product."""
     is_constant: ClassVar[bool] = False
     """Whether the output is one for all images, with n = 1."""
     is_pointwise: ClassVar[bool] = False
@@ -147,6 +149,12 @@ class Layer:
     def at_size(self, shape: Any) -> Layer:
         """Return the layer with whatever it takes from the images' size written out, as "same" padding is."""
         return self
+
+    def stage_of(self, method: str | None) -> str:
+        """Return what a timeline calls the layer's own work with a method, or without one."""
+        if method is None:
+            return self.stage
+        return {"lowering": "other", "pipelined": "wait"}.get(method, "convolve")
 
     def choose_methods(
         self, shape: Any, method: str, precision: str, tuned: Tuned | None = None

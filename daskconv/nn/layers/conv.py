@@ -137,6 +137,7 @@ class Dense(Layer):
     (10,)
     """
 
+    stage: ClassVar[str] = "product"
     units: int
     bias: bool = True
     weight_init: Initializer = HeNormal()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ class MatMul(Layer):
     >>> MatMul().output_shape(((4, 2, 3), (3, 5)))
     (4, 2, 5)
     """
+
+    stage: ClassVar[str] = "product"
 
     def output_shape(self, shape: Any) -> Shape:
         """Return the matrices' shape."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daskconv.graph.timeline import Span, overlap, record, timed
+from daskconv.timeline import Span, overlap, record, timed
 
 
 def span(stage, thread, start, end):
