@@ -1,10 +1,12 @@
 """daskconv: convolutional neural networks on CPU clusters, from Dask arrays.
 
-Names are loaded when they are first used, so that ``import daskconv`` costs next to nothing.
+Names are loaded when they are first used, so that ``import daskconv`` costs little more than Dask's configuration.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from daskconv.config import install
 
 if TYPE_CHECKING:
     from daskconv import datasets, errors, onnx_backend
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from daskconv.train.trainer import Trainer
 
 __version__ = "0.1.0"
+install()
 
 _ROOMS = {
     "geometry": ["Window"],

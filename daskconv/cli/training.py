@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from daskconv.cli.config import given
+from daskconv.cli.group import Command
 from daskconv.cli.page import dashboard_option, page_options
-from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
+from daskconv.cli.parts import (
+    SCHEDULES,
+    figures,
+    loss_option,
+    network,
+    optimizer,
+    plan_option,
+    resolved_loss,
+    shards_option,
+)
 from daskconv.errors import InputError, Interrupted
 
 _RESCUE = "daskconv-interrupted.safetensors"
@@ -22,7 +32,7 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", 
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--data", required=True, help="digits, cifar10, FILE.npz, FOLDER of classes, FILE.zarr or archive."
 )
@@ -75,12 +85,8 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", 
     help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
 )
 @click.option("--precision", help="Of convolutions, fast or exact (no winograd, no fft).  [default: fast]")
-@click.option(
-    "--plan", default="data", show_default=True, help="How the work is split: data, model, hybrid or n=2,h=2."
-)
-@click.option(
-    "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
-)
+@plan_option
+@shards_option
 @click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
@@ -99,12 +105,12 @@ def train(context: click.Context, **options: Any) -> None:
     """  # noqa: D301 - click keeps lines after a backspace as they are
     from daskconv.launch.start import start
 
-    given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if {"net", "from"} <= given:
+    asked = given(context)
+    if {"net", "from"} <= asked:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
     given_page = page_options(options["dashboard"])
     with start(_transport(options), workers=options["workers"], threads=options["threads"], **given_page):
-        _train(options, given)
+        _train(options, asked)
 
 
 def _transport(options: dict[str, Any]) -> str:
@@ -116,7 +122,7 @@ def _transport(options: dict[str, Any]) -> str:
     return options["transport"]
 
 
-def _train(options: dict[str, Any], given: set[str]) -> None:
+def _train(options: dict[str, Any], asked: set[str]) -> None:
     from daskconv import datasets
     from daskconv.train.files import check_writable, load_checkpoint
 
@@ -124,7 +130,7 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     check_writable(target or _RESCUE)
     checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
     if checkpoint is not None:
-        fixed = sorted(f"--{name.replace('_', '-')}" for name in given - _FREE)
+        fixed = sorted(f"--{name.replace('_', '-')}" for name in asked - _FREE)
         if fixed:
             raise InputError(
                 f"{', '.join(fixed)}: the checkpoint fixes these, so leave them out with --resume."

@@ -19,7 +19,7 @@ from daskconv.kernels import heap
 
 def available_threads() -> int:
     """Return the threads to use: Dask's configuration ``daskconv.threads``, else the cores of this process."""
-    threads = dask.config.get("daskconv.threads", None)
+    threads = dask.config.get("daskconv.threads")
     return check_threads(threads) if threads else len(cores())
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
+from contextlib import suppress
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+import dask
+
+from daskconv.config import changed, known
 from daskconv.graph.threads import cores
 from daskconv.graph.tuning import processor_name
-from daskconv.graph.tuning_file import load_table
+from daskconv.graph.tuning_file import cache_folder, load_table
 from daskconv.kernels.jit import importable
+from daskconv.launch.affinity import host_memory
 from daskconv.run.launcher import launcher_ranks
 
 _PACKAGES = (
@@ -37,6 +45,9 @@ def facts() -> dict[str, str]:
         "blas": _blas(),
         "threads": f"{_numba()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
         "tuning": _tuning(),
+        "cache": f"{cache_folder()}, {_megabytes(cache_folder())}",
+        "configuration": _configuration(),
+        "memory": f"{host_memory() / 2**30:.1f} GiB of this host",
         "mpi": _mpi(),
         "executable": sys.executable,
     }
@@ -69,9 +80,28 @@ def _blas() -> str:
 
 
 def _configured() -> str:
-    import dask
+    return str(dask.config.get("daskconv.threads") or "as many as cores")
 
-    return str(dask.config.get("daskconv.threads", "as many as cores"))
+
+def _megabytes(folder: Path) -> str:
+    """Return what lies in the cache; its files may be another program's to change meanwhile."""
+    nbytes = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                nbytes += os.lstat(os.path.join(place, name)).st_size
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+def _configuration() -> str:
+    """Return what is not at its default; an unknown key is a misspelt one."""
+    words = [
+        f"{key} {value!r}"
+        if key in known()
+        else f"{key} (unknown; the nearest one is {get_close_matches(key, known(), n=1, cutoff=0.0)[0]})"
+        for key, value in changed().items()
+    ]
+    return ", ".join(words) or "all at its defaults"
 
 
 def _tuning() -> str:

@@ -120,7 +120,7 @@ def _say_local(ranks: int, page: str) -> None:
             f"transport='local' under a launcher of {ranks} ranks would run {ranks} times: use transport='mpi', "
             "or start the script without the launcher."
         )
-    count = dask.config.get("daskconv.threads", None) or len(cores())
+    count = dask.config.get("daskconv.threads") or len(cores())
     print(f"daskconv: local, 1 process x {_plural(count, 'thread')}, page: {page}", flush=True)
 
 
@@ -155,7 +155,7 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}
         for address in worker_addresses(client)
     }
-    count = threads or dask.config.get("daskconv.threads", None) or _share_of_cores(workers)
+    count = threads or dask.config.get("daskconv.threads") or _share_of_cores(workers)
     pins = plan_pinning(workers, count) if pinned else {}
     for address, to in pins.items():
         client.run(pin, to, workers=[address])

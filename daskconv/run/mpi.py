@@ -152,14 +152,14 @@ class MPITransport:
 
 def options_of(threads: int, workers: int, asked: Asked = NOBODY) -> rank.Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
-    together = dask.config.get("daskconv.mpi.ranks-per-host", None)
+    together = dask.config.get("daskconv.mpi.ranks-per-host")
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
         raise InputError(
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
-    deadline = float(dask.config.get("daskconv.mpi.deadline", 600))
+    deadline = float(dask.config.get("daskconv.mpi.deadline"))
     return rank.Options(
-        threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges", True), asked
+        threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges"), asked
     )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import LARS, SGD, Adam, AdamW, cli
-from daskconv.cli import main_group, parts
+from daskconv import LARS, SGD, Adam, AdamW
+from daskconv.cli import commands, parts
 from daskconv.datasets import load
 from daskconv.nn import losses
 from daskconv.train.files import load_checkpoint
@@ -32,20 +32,6 @@ def process(*args, cwd):
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "daskconv.cli", *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run the command here, in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["daskconv", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -313,12 +299,12 @@ def test_tune_prints_where_nothing_can_be_kept(quick_to_tune, run, tmp_path):
 # --------------------------------------------------------------------------------- help, info
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["tune"], ["info"]], ids=str)
+@pytest.mark.parametrize("command", [[], *([name] for name in sorted(commands.commands))], ids=str)
 def test_help(run, command):
     texts = [lines_of(run(*command, option)) for option in ("--help", "-h")]
     assert texts[0] == texts[1] and texts[0][0].startswith(" ".join(["Usage: daskconv", *command]))
     found = set(re.findall(r"--[a-z-]+", "\n".join(texts[0])))
-    known = main_group.commands[command[0]] if command else main_group
+    known = commands.commands[command[0]] if command else commands
     assert found >= {option for parameter in known.params for option in parameter.opts if option[:2] == "--"}
 
 
