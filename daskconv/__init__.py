@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from daskconv.plan.tune import tune
     from daskconv.scene.store import store
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
+    from daskconv.train.callbacks import EarlyStopping, LearningRateLogger, ModelCheckpoint
     from daskconv.train.estimators import ConvNetClassifier, ConvNetRegressor
     from daskconv.train.files import load
     from daskconv.train.history import History
@@ -150,6 +151,7 @@ _ROOMS = {
     "plan.tune": ["tune"],
     "scene.store": ["store"],
     "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
+    "train.callbacks": ["EarlyStopping", "LearningRateLogger", "ModelCheckpoint"],
     "train.estimators": ["ConvNetClassifier", "ConvNetRegressor"],
     "train.files": ["load"],
     "train.history": ["History"],
@@ -211,6 +213,7 @@ __all__ = [
     "Dense",
     "Divide",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -223,6 +226,7 @@ __all__ = [
     "Layer",
     "Layout",
     "LeakyReLU",
+    "LearningRateLogger",
     "LogSoftmax",
     "LpPool2D",
     "MatMul",
@@ -230,6 +234,7 @@ __all__ = [
     "Mean",
     "Metric",
     "Model",
+    "ModelCheckpoint",
     "Multiply",
     "Network",
     "Node",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from daskconv.cli.callbacks import beside, callbacks, say_best
 from daskconv.cli.config import given
 from daskconv.cli.group import Command
 from daskconv.cli.page import dashboard_option, page_options
@@ -29,6 +29,7 @@ _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
 _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "dashboard"}
+_FREE |= {"patience", "monitor", "save_best"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
@@ -92,6 +93,14 @@ _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", 
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @dashboard_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--patience", type=click.IntRange(1), help="Stop after so many epochs that were no better than the best."
+)
+@click.option("--monitor", metavar="NAME", help="What is better: loss, accuracy, val_loss or val_accuracy.  "
+              "[default: val_loss, or loss]")  # fmt: skip
+@click.option(
+    "--save-best", is_flag=True, help="Write the best epoch's model, too, beside --save, as NAME-best."
+)
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
 @click.pass_context
@@ -196,7 +205,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
 
 def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -> None:
     validation = None if data.x_test is None else (data.x_test, data.y_test)
-    before = trainer.position
+    before, watching = trainer.position, callbacks(options, target)
     try:
         trainer.fit(
             data.x_train,
@@ -204,6 +213,7 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
             epochs=options["epochs"],
             batch_size=trainer.batch_size or options["batch_size"],
             validation_data=validation,
+            callbacks=watching,
         )
     except Interrupted as stopped:
         path = target or _RESCUE
@@ -216,6 +226,7 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
             trainer.save(target)
             click.echo(f"The weights from before the failure are in {target}.", err=True)
         raise
+    say_best(trainer, options, watching)
     if validation is not None:
         click.echo(f"test {figures(trainer.history.epochs[-1], 'val_')} of {len(data.y_test):,} images")
     if target:
@@ -226,6 +237,6 @@ def _save(trainer: Any, target: str) -> None:
     trainer.save(target)
     click.echo(f"saved {target}")
     if trainer.average is not None:
-        path = Path(target).with_stem(f"{Path(target).stem}-average")
+        path = beside(target, "average")
         trainer.averaged_model.save(path)
         click.echo(f"saved {path}, the running means")
