@@ -11,10 +11,11 @@ import dask
 from daskconv.errors import InputError, check_count
 from daskconv.graph.threads import check_threads, cores
 from daskconv.kernels.jit import importable
-from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
+from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, cores_by_domain, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.page import page_address, page_of, preloaded
 from daskconv.launch.quiet import mute, quiet_shutdown
+from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
 from daskconv.run.select import active_client, check_transport
 
@@ -150,7 +151,7 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     client.run(cap_threads)
     client.run(mute)
     info = client.scheduler_info(n_workers=-1)
-    allowed = client.run(cores)
+    allowed = client.run(cores_by_domain)
     workers = {
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}
         for address in worker_addresses(client)
@@ -166,6 +167,8 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
             f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info, page)}",
             flush=True,
         )
+        for line in tunnel_lines(client):
+            print(line, flush=True)
         yield client
 
 
