@@ -10,6 +10,7 @@ from daskconv.config import install
 
 if TYPE_CHECKING:
     from daskconv import datasets, errors, onnx_backend
+    from daskconv.dashboard.report import recording
     from daskconv.geometry import Window
     from daskconv.graph.arrays import conv2d, conv2d_input_grad, conv2d_weight_grad
     from daskconv.graph.convolve import convolve, correlate
@@ -94,6 +95,7 @@ __version__ = "0.1.0"
 install()
 
 _ROOMS = {
+    "dashboard.report": ["recording"],
     "geometry": ["Window"],
     "graph.arrays": ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"],
     "graph.convolve": ["convolve", "correlate"],
@@ -283,6 +285,7 @@ __all__ = [
     "losses",
     "onnx_backend",
     "plans",
+    "recording",
     "save_onnx",
     "start",
     "store",

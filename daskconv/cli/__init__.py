@@ -10,6 +10,7 @@ from daskconv.cli.group import Commands
 from daskconv.cli.info import info
 from daskconv.cli.plan import plan
 from daskconv.cli.prediction import evaluate, predict
+from daskconv.cli.report import report
 from daskconv.cli.training import train
 from daskconv.cli.tuning import tune
 
@@ -28,7 +29,7 @@ def commands() -> None:
     """  # noqa: D301 - click keeps lines after a backspace as they are
 
 
-for command in (train, evaluate, predict, tune, plan, bench, info):
+for command in (train, evaluate, predict, tune, plan, bench, report, info):
     commands.add_command(command)
 
 

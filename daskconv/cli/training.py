@@ -23,13 +23,14 @@ from daskconv.cli.parts import (
     resolved_loss,
     shards_option,
 )
+from daskconv.cli.report import recorded, run_options
 from daskconv.errors import InputError, Interrupted
 
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
 _FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "dashboard"}
-_FREE |= {"patience", "monitor", "save_best"}
+_FREE |= {"patience", "monitor", "save_best", "run", "report", "performance_report"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
@@ -101,6 +102,7 @@ _FREE |= {"patience", "monitor", "save_best"}
 @click.option(
     "--save-best", is_flag=True, help="Write the best epoch's model, too, beside --save, as NAME-best."
 )
+@run_options
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option("--resume", type=click.Path(), help="Go on from a model that was saved by training.")
 @click.pass_context
@@ -148,7 +150,8 @@ def _train(options: dict[str, Any], asked: set[str]) -> None:
     options["epochs"] = options["epochs"] or 10
     data = datasets.load(options["data"], mapped=True)
     trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
-    _fit(trainer, data, options, target)
+    with recorded(options, target):
+        _fit(trainer, data, options, target)
 
 
 def _trainer(options: dict[str, Any], data: Any) -> Any:

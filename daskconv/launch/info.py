@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import dask
 
 from daskconv.config import changed, known
-from daskconv.graph.threads import cores
-from daskconv.graph.tuning import processor_name
 from daskconv.graph.tuning_file import cache_folder, load_table
 from daskconv.kernels.jit import importable
-from daskconv.launch.affinity import host_memory
 from daskconv.run.launcher import launcher_ranks
-
-_PACKAGES = (
-    "daskconv",
-    "dask",
-    "distributed",
-    "dask-mpi",
-    "mpi4py",
-    "numpy",
-    "numba",
-    "numexpr",
-    "bokeh",
-    "zarr",
-)
+from daskconv.run.machine import machine
 
 
 def facts() -> dict[str, str]:
@@ -39,15 +22,11 @@ def facts() -> dict[str, str]:
     import numexpr
 
     return {
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
-        "cpu": f"{processor_name()}, {len(cores())} cores for this process",
-        "blas": _blas(),
+        **machine(),
         "threads": f"{_numba()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
         "tuning": _tuning(),
         "cache": f"{cache_folder()}, {_megabytes(cache_folder())}",
         "configuration": _configuration(),
-        "memory": f"{host_memory() / 2**30:.1f} GiB of this host",
         "mpi": _mpi(),
         "executable": sys.executable,
     }
@@ -59,24 +38,6 @@ def _numba() -> str:
     import numba
 
     return f"numba {numba.get_num_threads()}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
-
-
-def _blas() -> str:
-    import numpy  # noqa: F401 (the library has to be loaded to be seen)
-    from threadpoolctl import threadpool_info
-
-    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
-    return "; ".join(
-        f"{i['internal_api']} {i['version']} ({i.get('architecture', 'unknown')}), {i['num_threads']} threads"
-        for i in found
-    )
 
 
 def _configured() -> str:

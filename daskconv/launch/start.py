@@ -106,7 +106,7 @@ def start(
 @contextmanager
 def _local_page(dashboard_address: str) -> Iterator[str]:
     """Serve the page from this process where that is asked for, and yield its address."""
-    if not dask.config.get("daskconv.dashboard.enabled", None):
+    if not dask.config.get("daskconv.dashboard.enabled"):
         yield "none"
         return
     from daskconv.dashboard.local import serving

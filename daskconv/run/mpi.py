@@ -158,9 +158,7 @@ def options_of(threads: int, workers: int, asked: Asked = NOBODY) -> rank.Option
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
     deadline = float(dask.config.get("daskconv.mpi.deadline"))
-    return rank.Options(
-        threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges"), asked
-    )
+    return rank.Options(threads, deadline, together, not dask.config.get("daskconv.mpi.exchanges"), asked)
 
 
 def worker_ranks(client: Client) -> dict[str, int]:
