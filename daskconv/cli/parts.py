@@ -13,7 +13,7 @@ LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 SCHEDULES = ("constant", "step", "cosine", "linear", "one-cycle")
 
 loss_option = click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True,
-                           help="The last two take the labels as numbers, of one output.")  # fmt: skip
+                           help="What is minimised; the last two take labels as numbers, of one output.")  # fmt: skip
 
 
 input_option = click.option("--input", "shape", nargs=3, type=click.IntRange(1), metavar="H W C",

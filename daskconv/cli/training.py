@@ -53,13 +53,16 @@ _FREE |= {"patience", "monitor", "save_best", "run", "report", "performance_repo
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the target that is spread over all classes, of softmax_cross_entropy.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
-@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Images of a step."
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "adagrad", "rmsprop", "lars"]), default="sgd",
-              show_default=True)  # fmt: skip
+              show_default=True, help="How weights follow their gradients.")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True,
               help="Of sgd and lars.")  # fmt: skip
-@click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0; 0.01 of adamw, 0.0001 of lars]")
+@click.option("--weight-decay", type=click.FloatRange(0), help="How much each step shrinks the weights.  "
+              "[default: 0; 0.01 of adamw, 0.0001 of lars]")  # fmt: skip
 @click.option(
     "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
 )
@@ -93,7 +96,9 @@ _FREE |= {"patience", "monitor", "save_best", "run", "report", "performance_repo
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
 @dashboard_option
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, shuffling and dropout."
+)
 @click.option(
     "--patience", type=click.IntRange(1), help="Stop after so many epochs that were no better than the best."
 )
@@ -113,6 +118,10 @@ def train(context: click.Context, **options: Any) -> None:
     daskconv train --data digits --epochs 10 --save digits.safetensors
     mpiexec -n 4 daskconv train --data cifar10 --net cifar10_quick --lr 0.001
     daskconv train --data digits --resume digits.safetensors --epochs 20
+    daskconv train --config train.yaml --lr 0.1 --report
+
+    The run's metrics lie beside the model, in NAME-run, for daskconv report. Ctrl-C and SIGTERM end the step that runs,
+    save, and print the line that goes on.
     """  # noqa: D301 - click keeps lines after a backspace as they are
     from daskconv.launch.start import start
 

@@ -229,6 +229,20 @@ def test_losses_clipping_batches_and_means_are_the_trainers(folder, run):
     assert lines[-1] == "saved model-average.safetensors, the running means"
 
 
+def test_augmentation_precision_and_a_page(folder, run):
+    line = ["train", "--data", folder / "small.npz", *QUICK, "--epochs", 1, "--save", "model"]
+    out = lines_of(run(*line, "--augment", "flip, crop", "--precision", "exact", "--dashboard", 8790))
+    assert re.fullmatch(
+        r"daskconv: local, 1 process x \d threads?, page: http://127.0.0.1:\d+/daskconv\S*", out[0]
+    )
+    options = load_checkpoint("model").options
+    assert [type(each).__name__ for each in options["augment"]] == ["RandomFlip", "RandomCrop"]
+    assert options["precision"] == "exact"
+    assert {method for row in options["methods"].values() for method in row.values()} == {"implicit"}
+    code, _, err = run("predict", "model", folder / "small.npz", "--out", "out.csv", "--dashboard", 0)
+    assert code == 0 or "--dashboard: these are for scenes" in err
+
+
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 def test_labels_as_numbers(loss, run):
     np.savez("two.npz", x_train=SMALL["x_train"], y_train=SMALL["y_train"] % 2, x_test=SMALL["x_train"][:9],
@@ -541,7 +555,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tm
     position = load_checkpoint(save).state.position
     assert (position.epoch, position.step) == (int(said[1]), int(said[2])) and position.epoch >= 2
     assert daskconv.load(save).predict(SMALL["x_train"]).shape == (120, 10)
-    assert sorted(os.listdir(tmp_path)) == ["the data.npz", "the model"]
+    assert sorted(os.listdir(tmp_path)) == ["the data.npz", "the model", "the model-run"]
 
     total = position.epoch + 1
     lines = lines_of(run(*shlex.split(said[3]), "--epochs", total))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 import yaml
 
@@ -58,6 +59,35 @@ def test_several_values_and_flags_of_a_file(run):
     assert code == 0 and "4 shards, batch 8 of (8, 8, 1)" in out
     code, _, err = run("predict", "m", "x", *write("out: a.csv\noverwrite: true"))
     assert code == 2 and "--overwrite: these are for scenes" in err
+
+
+def test_every_command_with_options_takes_a_file(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("DASKCONV_CACHE", str(tmp_path / "cache"))
+    assert run("train", *write(TRAINING), "--epochs", 1)[0] == 0
+    np.save("images.npy", np.zeros((2, 8, 8, 1), np.uint8))
+    for words, text, said in [
+        (
+            ["bench", "lenet", "--config", "run.yaml"],
+            "input: [8, 8, 1]\nbatch: 4\nrounds: 1\nthreads: 1",
+            "4 images",
+        ),
+        (
+            ["tune", "lenet", "--config", "run.yaml"],
+            "input: [8, 8, 1]\nbatch: 8\nshards: 4",
+            "blocks of 2 images",
+        ),
+        (["plan", "lenet", "--config", "run.yaml"], "input: [8, 8, 1]\nshards: 2", "2 shards"),
+        (["evaluate", "model.safetensors", "digits", "--config", "run.yaml"], "threads: 1", "accuracy"),
+        (
+            ["predict", "model.safetensors", "images.npy", "--config", "run.yaml"],
+            "out: p.csv",
+            "wrote 2 predictions",
+        ),
+        (["report", "model-run", "--config", "run.yaml"], "out: r.html", "wrote r.html"),
+    ]:
+        write(text)
+        code, out, err = run(*words)
+        assert code == 0 and said in out, (words, err)
 
 
 WRONG = {

@@ -51,3 +51,11 @@ def test_bench_has_a_network_of_its_own(run):
     assert code == 0 and out.startswith("A training step of cifar10_quick, 4 images of (32, 32, 3)")
     code, _, err = run("bench", "alexnet")
     assert code == 2 and "The shape of an image is not known of alexnet" in err
+
+
+def test_tune_takes_the_blocks_of_the_training_to_come(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("DASKCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("daskconv.plan.tune.ROUNDS", 1)
+    monkeypatch.setattr("daskconv.plan.tune._MOST_RUNS", 1)
+    code, out, _ = run("tune", "lenet", "--input", 8, 8, 1, "--batch", 12, "--shards", 2)
+    assert code == 0 and out.startswith("lenet input (8, 8, 1), blocks of 6 images, threads 1\n")
