@@ -14,6 +14,7 @@ from daskconv.kernels.jit import importable
 from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, cores_by_domain, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.page import page_address, page_of, preloaded
+from daskconv.launch.port import moved, next_free
 from daskconv.launch.quiet import mute, quiet_shutdown
 from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
@@ -47,7 +48,7 @@ def start(
     pinned : bool
         Pin each worker to cores of its own where its host has enough of them.
     dashboard_address : str
-        Where the page listens: this host only, unless asked otherwise.
+        Where the page listens: this host only, unless asked otherwise; at the next free port where this one is in use.
     dashboard : bool, optional
         Whether there is a page on which to watch training. Where a scheduler has a dashboard it is one of its pages,
         unless this or Dask's configuration ``daskconv.dashboard.enabled`` is False; with transport="local" this process
@@ -87,20 +88,23 @@ def start(
         if dashboard is not None:
             stack.enter_context(dask.config.set({"daskconv.dashboard.enabled": dashboard}))
         if transport == "local":
-            _say_local(ranks, stack.enter_context(_local_page(dashboard_address)))
+            page = stack.enter_context(_local_page(dashboard_address))
+            _say_local(ranks, page + moved(page, dashboard_address))
             yield None
         elif ranks or transport == "mpi":
             from daskconv.launch.mpi import mpi_client
 
             client = stack.enter_context(mpi_client(ranks, dashboard_address))
             yield stack.enter_context(
-                prepared(client, "mpi" if transport == "auto" else transport, threads, pinned)
+                prepared(
+                    client, "mpi" if transport == "auto" else transport, threads, pinned, dashboard_address
+                )
             )
         elif (client := active_client()) is not None:
             yield stack.enter_context(prepared(client, "dask", threads, pinned=False))
         else:
             client = stack.enter_context(_local_cluster(workers, threads, dashboard_address))
-            yield stack.enter_context(prepared(client, "dask", threads, pinned))
+            yield stack.enter_context(prepared(client, "dask", threads, pinned, dashboard_address))
 
 
 @contextmanager
@@ -136,14 +140,18 @@ def _local_cluster(workers: int | None, threads: int | None, dashboard_address: 
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
         quiet_shutdown(),
         preloaded(),
-        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=dashboard_address) as cluster,
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=next_free(dashboard_address)
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
 @contextmanager
-def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> Iterator[Any]:
+def prepared(
+    client: Any, transport: str, threads: int | None, pinned: bool, dashboard_address: str = ":0"
+) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
     from daskconv.run.dask import worker_addresses
 
@@ -161,10 +169,11 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     for address, to in pins.items():
         client.run(pin, to, workers=[address])
     where = " | ".join(_ranges(to) for to in pins.values()) if len(pins) <= 8 else "each its own cores"
-    with dask.config.set({"daskconv.threads": count}), page_of(client) as page:
+    with dask.config.set({"daskconv.threads": count}), page_of(client) as path:
+        page = page_address(info, path)
         print(
             f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
-            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info, page)}",
+            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page}{moved(page, dashboard_address)}",
             flush=True,
         )
         for line in tunnel_lines(client):
