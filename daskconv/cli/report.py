@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,14 @@ def recorded(options: dict[str, Any], target: str | None) -> Iterator[None]:
     _check(folder)
     from daskconv.dashboard.report import REPORT, recording
 
-    with ExitStack() as stack:
-        if options["performance_report"]:
-            stack.enter_context(_performance(Path(folder) / _PERFORMANCE))
-        stack.enter_context(recording(folder, report=options["report"], resumed=bool(options["resume"])))
-        if options["report"]:
-            stack.callback(lambda: click.echo(f"wrote {Path(folder) / REPORT}"))
-        yield
+    page = Path(folder) / REPORT
+    with _performance(Path(folder) / _PERFORMANCE) if options["performance_report"] else nullcontext():
+        try:
+            with recording(folder, report=options["report"], resumed=bool(options["resume"])) as written:
+                yield
+        finally:
+            if options["report"] and written.begun and page.is_file():
+                click.echo(f"wrote {page}")
 
 
 def _beside(target: str) -> Path:

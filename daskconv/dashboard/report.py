@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -19,7 +20,9 @@ _CUT_OFF = "no end is written: it was killed, or still runs"
 
 
 @contextmanager
-def recording(folder: str | PathLike[str], *, report: bool = False, resumed: bool = False) -> Iterator[None]:
+def recording(
+    folder: str | PathLike[str], *, report: bool = False, resumed: bool = False
+) -> Iterator[MetricsFile]:
     """Write what is trained while the context is open to ``metrics.jsonl`` of a folder, and ``report.html`` at its end.
 
     Parameters
@@ -46,11 +49,19 @@ def recording(folder: str | PathLike[str], *, report: bool = False, resumed: boo
     file = MetricsFile(folder, resumed)
     try:
         with listening(file, Event), dask.config.set({"daskconv.dashboard.enabled": True} if report else {}):
-            yield
+            yield file
     finally:
         file.close()
         if report and file.begun:
-            write_report([read_run(folder)], Path(folder) / REPORT)
+            _draw(Path(folder))
+
+
+def _draw(folder: Path) -> None:
+    """Write the report; that it cannot be written must not hide how training ended."""
+    try:
+        write_report([read_run(folder)], folder / REPORT)
+    except InputError as error:
+        warnings.warn(f"There is no report of this run: {error}", RuntimeWarning, stacklevel=4)
 
 
 def write_report(runs: Sequence[Run], path: str | PathLike[str]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daskconv.dashboard.metrics import read_run
@@ -68,6 +69,12 @@ def test_what_does_not_fit_is_one_sentence(run, words, sentence):
     code, _, err = run(*words)
     assert code == 2 and sentence in err.splitlines()[-1] and "Traceback" not in err
     assert sorted(os.listdir()) == ["empty", "file"]
+
+
+def test_what_never_began_has_no_report(run):
+    np.savez("nan.npz", x_train=np.full((4, 8, 8, 1), np.nan), y_train=np.arange(4))
+    code, out, err = run("train", "--data", "nan.npz", "--batch-size", 4, "--save", "model", "--report")
+    assert code == 2 and "not finite" in err and "wrote" not in out and os.listdir() == ["nan.npz"]
 
 
 def test_a_report_that_cannot_be_written_is_one_sentence(run):

@@ -229,6 +229,13 @@ def test_what_is_no_run_is_one_sentence(tmp_path, what):
         read_run(path)
 
 
+def test_a_report_that_cannot_be_written_hides_nothing(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    said = pytest.warns(RuntimeWarning, match="There is no report of this run")
+    with said, daskconv.recording(tmp_path, report=True):
+        assert len(fit(trainer(), 1).epochs) == 1
+
+
 def test_a_full_disk_does_not_stop_training(tmp_path):
     (tmp_path / "run").symlink_to("/dev/full")  # no folder can be made there
     with (
