@@ -230,8 +230,8 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
     except Interrupted as stopped:
         path = target or _RESCUE
         trainer.save(path)
-        again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
-        click.echo(f"{stopped} Go on with: {again}")
+        again = ["daskconv", "train", "--data", options["data"], "--resume", path, *_kept(options)]
+        click.echo(f"{stopped} Go on with: {shlex.join(again)}")
         sys.exit(128 + int(stopped.signal or signal.SIGINT))
     except Exception:
         if target and trainer.position is not before:
@@ -243,6 +243,15 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None) -
         click.echo(f"test {figures(trainer.history.epochs[-1], 'val_')} of {len(data.y_test):,} images")
     if target:
         _save(trainer, target)
+
+
+def _kept(options: dict[str, Any]) -> list[str]:
+    """Return the words for options that no checkpoint holds, and that a resumed run has to be given again."""
+    words = list[str]()
+    for name in ("patience", "monitor", "save_best", "run", "report"):
+        if value := options[name]:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def _save(trainer: Any, target: str) -> None:

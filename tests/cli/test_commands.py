@@ -523,10 +523,10 @@ def test_an_infinite_pixel_is_one_sentence_without_a_warning(run):
 # ---------------------------------------------------------------------------------- signals
 
 
-def interrupted(number, folder, data, save):
+def interrupted(number, folder, data, save, *more):
     """Train without end in a process of its own, send a signal after two epochs: exit code and output."""
     command = [sys.executable, "-m", "daskconv.cli", "train", "--data", data, *QUICK]
-    command += ["--epochs", "10000", "--save", save]
+    command += ["--epochs", "10000", "--save", save, *more]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
@@ -543,7 +543,9 @@ def interrupted(number, folder, data, save):
 def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tmp_path, run):
     data, save = tmp_path / "the data.npz", tmp_path / "the model"
     shutil.copy(folder / "small.npz", data)
-    ended, out, err = interrupted(number, tmp_path, str(data), str(save))
+    ended, out, err = interrupted(
+        number, tmp_path, str(data), str(save), "--run", "a run", "--patience", "20000"
+    )
     assert (ended, err) == (code, "")
     said = re.search(
         rf"^Training stopped on {number.name} after (\d+) epochs and (\d+) steps: the last full step is kept. "
@@ -555,8 +557,9 @@ def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tm
     position = load_checkpoint(save).state.position
     assert (position.epoch, position.step) == (int(said[1]), int(said[2])) and position.epoch >= 2
     assert daskconv.load(save).predict(SMALL["x_train"]).shape == (120, 10)
-    assert sorted(os.listdir(tmp_path)) == ["the data.npz", "the model", "the model-run"]
+    assert sorted(os.listdir(tmp_path)) == ["a run", "the data.npz", "the model"]
 
+    assert said[3].endswith(" --patience 20000 --run 'a run'")
     total = position.epoch + 1
     lines = lines_of(run(*shlex.split(said[3]), "--epochs", total))
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == [f"epoch {total}/{total}"]
