@@ -523,10 +523,10 @@ def test_an_infinite_pixel_is_one_sentence_without_a_warning(run):
 # ---------------------------------------------------------------------------------- signals
 
 
-def interrupted(number, folder, data, save, *more):
+def interrupted(number, folder, data, *options):
     """Train without end in a process of its own, send a signal after two epochs: exit code and output."""
     command = [sys.executable, "-m", "daskconv.cli", "train", "--data", data, *QUICK]
-    command += ["--epochs", "10000", "--save", save, *more]
+    command += ["--epochs", "10000", *options]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
@@ -543,9 +543,8 @@ def interrupted(number, folder, data, save, *more):
 def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tmp_path, run):
     data, save = tmp_path / "the data.npz", tmp_path / "the model"
     shutil.copy(folder / "small.npz", data)
-    ended, out, err = interrupted(
-        number, tmp_path, str(data), str(save), "--run", "a run", "--patience", "20000"
-    )
+    kept = ("--run", "a run", "--patience", "20000")
+    ended, out, err = interrupted(number, tmp_path, str(data), "--save", str(save), *kept)
     assert (ended, err) == (code, "")
     said = re.search(
         rf"^Training stopped on {number.name} after (\d+) epochs and (\d+) steps: the last full step is kept. "
