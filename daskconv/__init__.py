@@ -1,13 +1,16 @@
 """daskconv: convolutional neural networks on CPU clusters, from Dask arrays.
 
-Names are loaded when they are first used, so that ``import daskconv`` costs next to nothing.
+Names are loaded when they are first used, so that ``import daskconv`` costs little more than Dask's configuration.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from daskconv.config import install
+
 if TYPE_CHECKING:
     from daskconv import datasets, errors, onnx_backend
+    from daskconv.dashboard.report import recording
     from daskconv.geometry import Window
     from daskconv.graph.arrays import conv2d, conv2d_input_grad, conv2d_weight_grad
     from daskconv.graph.convolve import convolve, correlate
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from daskconv.plan.tune import tune
     from daskconv.scene.store import store
     from daskconv.train.augment import Augmentation, ColorJitter, RandomCrop, RandomFlip
+    from daskconv.train.callbacks import EarlyStopping, LearningRateLogger, ModelCheckpoint
     from daskconv.train.checkpoints.spec import Checkpoints
     from daskconv.train.estimators import ConvNetClassifier, ConvNetRegressor
     from daskconv.train.files import load
@@ -89,8 +93,10 @@ if TYPE_CHECKING:
     from daskconv.train.trainer import Trainer
 
 __version__ = "0.1.0"
+install()
 
 _ROOMS = {
+    "dashboard.report": ["recording"],
     "geometry": ["Window"],
     "graph.arrays": ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"],
     "graph.convolve": ["convolve", "correlate"],
@@ -148,6 +154,7 @@ _ROOMS = {
     "plan.tune": ["tune"],
     "scene.store": ["store"],
     "train.augment": ["Augmentation", "ColorJitter", "RandomCrop", "RandomFlip"],
+    "train.callbacks": ["EarlyStopping", "LearningRateLogger", "ModelCheckpoint"],
     "train.checkpoints.spec": ["Checkpoints"],
     "train.estimators": ["ConvNetClassifier", "ConvNetRegressor"],
     "train.files": ["load"],
@@ -211,6 +218,7 @@ __all__ = [
     "Dense",
     "Divide",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -223,6 +231,7 @@ __all__ = [
     "Layer",
     "Layout",
     "LeakyReLU",
+    "LearningRateLogger",
     "LogSoftmax",
     "LpPool2D",
     "MatMul",
@@ -230,6 +239,7 @@ __all__ = [
     "Mean",
     "Metric",
     "Model",
+    "ModelCheckpoint",
     "Multiply",
     "Network",
     "Node",
@@ -278,6 +288,7 @@ __all__ = [
     "losses",
     "onnx_backend",
     "plans",
+    "recording",
     "save_onnx",
     "start",
     "store",

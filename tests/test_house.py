@@ -14,6 +14,7 @@ PACKAGE = ROOT / "daskconv"
 # From the top of the house down; a room imports itself and the rooms before it.
 ROOMS = [
     "errors",
+    "config",
     "geometry",
     "layout",
     "timeline",

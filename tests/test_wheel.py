@@ -46,7 +46,7 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"daskconv/py.typed", "daskconv/datasets/digits.npz"} <= names
+    assert {"daskconv/py.typed", "daskconv/daskconv.yaml", "daskconv/datasets/digits.npz"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     strays = {name.split("/")[0] for name in names if not name.startswith("daskconv")}
     assert not strays, f"the wheel also holds {strays}"
@@ -69,5 +69,6 @@ def test_the_digits_come_with_it(home: Path, tmp_path: Path) -> None:
     )
 
 
-def test_the_command_runs(home: Path, tmp_path: Path) -> None:
+def test_the_command_runs_by_both_its_names(home: Path, tmp_path: Path) -> None:
     assert "train" in call(home / "bin" / "daskconv", "--help", cwd=tmp_path)
+    assert "train" in call(home / "bin" / "python", "-m", "dask", "conv", "--help", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The parts of a run, from the options of ``daskconv train``: loss, network, optimiser, schedule."""
+"""What commands make of their options: networks, and of those of ``train`` the loss, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,30 @@ LOSSES = ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error")
 SCHEDULES = ("constant", "step", "cosine", "linear", "one-cycle")
 
 loss_option = click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True,
-                           help="The last two take the labels as numbers, of one output.")  # fmt: skip
+                           help="What is minimised; the last two take labels as numbers, of one output.")  # fmt: skip
+
+
+input_option = click.option("--input", "shape", nargs=3, type=click.IntRange(1), metavar="H W C",
+                            help="Shape of one image.  [default: what a saved model was trained on]")  # fmt: skip
+plan_option = click.option(
+    "--plan", default="data", show_default=True, help="How the work is split: data, model, hybrid or n=2,h=2."
+)
+shards_option = click.option(
+    "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
+)
+
+
+def named_network(net: str, shape: tuple[int, int, int] | None) -> tuple[Any, tuple[int, int, int]]:
+    """Return a network of the zoo, or that of a saved model, and the shape of an image."""
+    from daskconv.nn import zoo
+    from daskconv.train.files import load
+
+    model = None if net in zoo.ZOO or not Path(net).is_file() else load(net)
+    network = zoo.build(net, 10) if model is None else model.network
+    shape = shape or (model and model.input_shape) or None  # type: ignore[assignment]
+    if shape is None:
+        raise InputError(f"The shape of an image is not known of {net}: give it as --input H W C.")
+    return network, shape
 
 
 def resolved_loss(options: dict[str, Any]) -> Any:

@@ -9,19 +9,25 @@ from typing import Any
 
 import click
 
+from daskconv.cli.group import Command
 from daskconv.cli.launcher import refuse_launcher
 from daskconv.cli.parts import figures, loss_option
 from daskconv.cli.scene import predict_scene, scene_options
 from daskconv.errors import DataError, InputError
 
 
-@click.command()
+@click.command(cls=Command, short_help="Print a model's loss and accuracy.")
 @click.argument("model", type=click.Path())
 @click.argument("data")
 @loss_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of this process.")
 def evaluate(model: str, data: str, loss: str, threads: int | None) -> None:
-    """Print loss and accuracy of MODEL on DATA: its test images, or all where it has none."""
+    """Print loss and accuracy of MODEL on DATA: its test images, or all where it has none.
+
+    \b
+    daskconv evaluate digits.safetensors digits
+    daskconv evaluate landcover.safetensors FOLDER --threads 8
+    """  # noqa: D301 - click keeps lines after a backspace as they are
     refuse_launcher("evaluate")
     from daskconv import datasets
     from daskconv.train.files import load
@@ -34,7 +40,7 @@ def evaluate(model: str, data: str, loss: str, threads: int | None) -> None:
     click.echo(f"loss {results['loss']:.4f}{accuracy} of {len(targets):,} images")
 
 
-@click.command()
+@click.command(cls=Command, short_help="Write what a model says of images or a scene.")
 @click.argument("model", type=click.Path())
 @click.argument("data")
 @click.option(
@@ -48,10 +54,14 @@ def evaluate(model: str, data: str, loss: str, threads: int | None) -> None:
 def predict(model: str, data: str, out: str, threads: int | None, **scene: Any) -> None:
     """Write what MODEL says of each image of DATA, or of all of a scene.
 
+    \b
+    daskconv predict digits.safetensors digits --out predictions.csv
+    daskconv predict landcover.safetensors scene.zarr --out map.zarr --resume
+
     DATA is a data set as in train (its test images, or all where it has none) or images alone as FILE.npy. Of a
     model with one output the line has its value. With --out FILE.zarr it is the Zarr store of a scene of any size,
     (y, x, c) or (c, y, x).
-    """
+    """  # noqa: D301 - click keeps lines after a backspace as they are
     if Path(out).suffix == ".zarr":
         predict_scene(model, data, out, scene | {"threads": threads})
         return

@@ -9,21 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from daskconv.cli.callbacks import beside, callbacks, say_best
+from daskconv.cli.config import given
+from daskconv.cli.group import Command
 from daskconv.cli.page import dashboard_option, page_options
-from daskconv.cli.parts import SCHEDULES, figures, loss_option, network, optimizer, resolved_loss
+from daskconv.cli.parts import (
+    SCHEDULES,
+    figures,
+    loss_option,
+    network,
+    optimizer,
+    plan_option,
+    resolved_loss,
+    shards_option,
+)
+from daskconv.cli.report import recorded, run_options
 from daskconv.errors import InputError, Interrupted
 
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
-_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "wait_workers"}
-_FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep", "dashboard"}
+_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "dashboard", "wait_workers"}
+_FREE |= {"patience", "monitor", "save_best", "run", "report", "performance_report"}
+_FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--data", required=True, help="digits, cifar10, FILE.npz, FOLDER of classes, FILE.zarr or archive."
 )
@@ -42,13 +55,16 @@ _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_ke
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the target that is spread over all classes, of softmax_cross_entropy.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Epochs in total.  [default: 10]")
-@click.option("--batch-size", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Images of a step."
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "adagrad", "rmsprop", "lars"]), default="sgd",
-              show_default=True)  # fmt: skip
+              show_default=True, help="How weights follow their gradients.")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0), default=0.01, show_default=True, help="Learning rate.")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True,
               help="Of sgd and lars.")  # fmt: skip
-@click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0; 0.01 of adamw, 0.0001 of lars]")
+@click.option("--weight-decay", type=click.FloatRange(0), help="How much each step shrinks the weights.  "
+              "[default: 0; 0.01 of adamw, 0.0001 of lars]")  # fmt: skip
 @click.option(
     "--bias-lr", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor for biases."
 )
@@ -76,19 +92,26 @@ _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_ke
     help="auto, direct, lowering, pipelined, implicit, winograd or fft.",
 )
 @click.option("--precision", help="Of convolutions, fast or exact (no winograd, no fft).  [default: fast]")
-@click.option(
-    "--plan", default="data", show_default=True, help="How the work is split: data, model, hybrid or n=2,h=2."
-)
-@click.option(
-    "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"
-)
+@plan_option
+@shards_option
 @click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@dashboard_option
 @click.option("--wait-workers", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="How long to wait where there is no worker, yet or any more.  [default: 300]")  # fmt: skip
-@dashboard_option
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, shuffling and dropout."
+)
+@click.option(
+    "--patience", type=click.IntRange(1), help="Stop after so many epochs that were no better than the best."
+)
+@click.option("--monitor", metavar="NAME", help="What is better: loss, accuracy, val_loss or val_accuracy.  "
+              "[default: val_loss, or loss]")  # fmt: skip
+@click.option(
+    "--save-best", is_flag=True, help="Write the best epoch's model, too, beside --save, as NAME-best."
+)
+@run_options
 @click.option("--save", type=click.Path(), help="Write the trained model here.")
 @click.option(
     "--checkpoint", type=click.Path(), help="Write checkpoints to this folder, beside the training."
@@ -110,23 +133,25 @@ def train(context: click.Context, **options: Any) -> None:
     daskconv train --data digits --resume digits.safetensors --epochs 20
     daskconv train --data cifar10 --checkpoint runs/1 --checkpoint-minutes 5
     daskconv train --data cifar10 --resume runs/1
+    daskconv train --config train.yaml --lr 0.1 --report
 
-    SIGTERM, SIGUSR1 and Ctrl-C end the step that runs, save, and exit with 143, 138 and 130.
+    The run's metrics lie beside the model, in NAME-run, for daskconv report. SIGTERM, SIGUSR1 and
+    Ctrl-C end the step that runs, save, print the line that goes on, and exit with 143, 138 and 130.
     """  # noqa: D301 - click keeps lines after a backspace as they are
     import dask
 
     from daskconv.launch.start import start
 
-    given = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if {"net", "from"} <= given:
+    asked = given(context)
+    if {"net", "from"} <= asked:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
     waiting = {} if options["wait_workers"] is None else {"daskconv.wait-workers": options["wait_workers"]}
-    given_page = page_options(options["dashboard"])
+    page = page_options(options["dashboard"])
     with (
         dask.config.set(waiting),
-        start(_transport(options), workers=options["workers"], threads=options["threads"], **given_page),
+        start(_transport(options), workers=options["workers"], threads=options["threads"], **page),
     ):
-        _train(options, given)
+        _train(options, asked)
 
 
 def _transport(options: dict[str, Any]) -> str:
@@ -138,7 +163,7 @@ def _transport(options: dict[str, Any]) -> str:
     return options["transport"]
 
 
-def _train(options: dict[str, Any], given: set[str]) -> None:
+def _train(options: dict[str, Any], asked: set[str]) -> None:
     from daskconv import datasets
     from daskconv.train.files import check_writable, load_checkpoint
 
@@ -148,7 +173,7 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
         check_writable(target or _RESCUE)
     checkpoint = load_checkpoint(options["resume"]) if options["resume"] else None
     if checkpoint is not None:
-        fixed = sorted(f"--{name.replace('_', '-')}" for name in given - _FREE)
+        fixed = sorted(f"--{name.replace('_', '-')}" for name in asked - _FREE)
         if fixed:
             raise InputError(
                 f"{', '.join(fixed)}: the checkpoint fixes these, so leave them out with --resume."
@@ -157,7 +182,9 @@ def _train(options: dict[str, Any], given: set[str]) -> None:
     options["epochs"] = options["epochs"] or 10
     data = datasets.load(options["data"], mapped=True)
     trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
-    _fit(trainer, data, options, target, checkpoints)
+    # A run that writes checkpoints, and no model, has its folder beside those.
+    with recorded(options, target or (str(checkpoints.folder) if checkpoints else None)):
+        _fit(trainer, data, options, target, checkpoints)
 
 
 def _checkpoints(options: dict[str, Any]) -> Any:
@@ -229,7 +256,7 @@ def _resumed(options: dict[str, Any], checkpoint: Any) -> Any:
 
 def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None, checkpoints: Any) -> None:
     validation = None if data.x_test is None else (data.x_test, data.y_test)
-    before = trainer.position
+    before, watching = trainer.position, callbacks(options, target)
     try:
         trainer.fit(
             data.x_train,
@@ -237,30 +264,41 @@ def _fit(trainer: Any, data: Any, options: dict[str, Any], target: str | None, c
             epochs=options["epochs"],
             batch_size=trainer.batch_size or options["batch_size"],
             validation_data=validation,
+            callbacks=watching,
             checkpoint=checkpoints,
         )
     except Interrupted as stopped:
-        path = checkpoints.folder if checkpoints else target or _RESCUE
+        path = str(checkpoints.folder) if checkpoints else target or _RESCUE
         if not checkpoints:
             trainer.save(path)
-        again = shlex.join(["daskconv", "train", "--data", options["data"], "--resume", path])
-        click.echo(f"{stopped} Go on with: {again}")
+        again = ["daskconv", "train", "--data", options["data"], "--resume", path, *_kept(options)]
+        click.echo(f"{stopped} Go on with: {shlex.join(again)}")
         sys.exit(128 + int(stopped.signal or signal.SIGINT))
     except Exception:
         if target and trainer.position is not before:
             trainer.save(target)
             click.echo(f"The weights from before the failure are in {target}.", err=True)
         raise
+    say_best(trainer, options, watching)
     if validation is not None:
         click.echo(f"test {figures(trainer.history.epochs[-1], 'val_')} of {len(data.y_test):,} images")
     if target:
         _save(trainer, target)
 
 
+def _kept(options: dict[str, Any]) -> list[str]:
+    """Return the words for options that no checkpoint holds, and that a resumed run has to be given again."""
+    words = list[str]()
+    for name in ("patience", "monitor", "save_best", "run", "report"):
+        if value := options[name]:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
+
+
 def _save(trainer: Any, target: str) -> None:
     trainer.save(target)
     click.echo(f"saved {target}")
     if trainer.average is not None:
-        path = Path(target).with_stem(f"{Path(target).stem}-average")
+        path = beside(target, "average")
         trainer.averaged_model.save(path)
         click.echo(f"saved {path}, the running means")

@@ -1,22 +1,21 @@
-"""``daskconv tune`` and ``daskconv info``: this machine's measurements and facts."""
+"""``daskconv tune``: this machine's measurements."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
+from daskconv.cli.group import Command
 from daskconv.cli.launcher import refuse_launcher
-from daskconv.errors import InputError
+from daskconv.cli.parts import input_option, named_network
 
 
-@click.command()
+@click.command(cls=Command, short_help="Time convolutions here, for auto to go by.")
 @click.argument("net")
-@click.option("--input", "shape", nargs=3, type=click.IntRange(1), metavar="H W C",
-              help="Shape of one image.  [default: what a saved model was trained on]")  # fmt: skip
+@input_option
 @click.option(
     "--batch", type=click.IntRange(1), default=100, show_default=True, help="Of the training to come."
 )
@@ -28,19 +27,17 @@ from daskconv.errors import InputError
 def tune(net: str, shape: tuple[int, int, int] | None, batch: int, shards: int, threads: int) -> None:
     """Time the methods of NET's convolutions here; auto chooses by that from now on.
 
+    \b
+    daskconv tune cifar10_quick --input 32 32 3 --batch 100
+    daskconv tune digits.safetensors --threads 2
+
     NET is the name of a network as in train, or a saved model. The fastest methods are kept in the user's cache
     (DASKCONV_CACHE), for this processor and this version. Training that is resumed keeps its own.
-    """
+    """  # noqa: D301 - click keeps lines after a backspace as they are
     refuse_launcher("tune")
-    from daskconv.nn import zoo
     from daskconv.plan.tune import tune as tune_network
-    from daskconv.train.files import load
 
-    model = None if net in zoo.ZOO or not Path(net).is_file() else load(net)
-    network = zoo.build(net, 10) if model is None else model.network
-    shape = shape or (model and model.input_shape) or None  # type: ignore[assignment]
-    if shape is None:
-        raise InputError(f"The shape of an image is not known of {net}: give it as --input H W C.")
+    network, shape = named_network(net, shape)
     with _reporting() as report:
         tuning = tune_network(network, shape, batch=batch, shards=shards, threads=threads, report=report)
     click.echo(tuning)
@@ -61,12 +58,3 @@ def _reporting() -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
         task = progress.add_task("tune", total=None)
         yield lambda done, total, name: progress.update(task, total=total, completed=done, description=name)
-
-
-@click.command()
-def info() -> None:
-    """Print versions, processor, BLAS, threads, tuning and MPI, for a bug report."""
-    from daskconv.launch.info import facts
-
-    for name, fact in facts().items():
-        click.echo(f"{name:<12} {fact}")

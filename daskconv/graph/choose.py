@@ -65,7 +65,7 @@ def check_method(method: str) -> str:
 
 def check_precision(precision: str | None) -> str:
     """Return the precision; for None that of Dask's configuration ``daskconv.precision``, else "fast"."""
-    asked = dask.config.get("daskconv.precision", "fast") if precision is None else precision
+    asked = dask.config.get("daskconv.precision") if precision is None else precision
     if asked not in PRECISIONS:
         raise InputError(f"precision is {asked!r}: choose fast or exact.")
     return asked

@@ -22,7 +22,7 @@ _NICE = 10
 
 def available_threads() -> int:
     """Return the threads to use: Dask's configuration ``daskconv.threads``, else the cores of this process."""
-    threads = dask.config.get("daskconv.threads", None)
+    threads = dask.config.get("daskconv.threads")
     return check_threads(threads) if threads else len(cores())
 
 

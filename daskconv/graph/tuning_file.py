@@ -62,7 +62,7 @@ def save_table(table: Table) -> Path | None:
 
 def cache_folder() -> Path:
     """Return daskconv's folder in the user's cache: DASKCONV_CACHE, Dask's ``daskconv.cache``, or the usual place."""
-    given = os.environ.get("DASKCONV_CACHE") or dask.config.get("daskconv.cache", None)
+    given = os.environ.get("DASKCONV_CACHE") or dask.config.get("daskconv.cache")
     if given:
         return Path(given).expanduser()
     usual = os.environ.get("XDG_CACHE_HOME")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
+from daskconv.graph.threads import cores
 from daskconv.kernels.jit import importable
 
 # Threads of BLAS, numexpr and Numba in workers that Nannies start: daskconv's own threads are the parallelism.
@@ -42,12 +44,25 @@ def pin(to: list[int]) -> None:
             continue  # the thread ended in the meantime
 
 
+def cores_by_domain(system: str = "/sys/devices/system/node") -> list[int]:
+    """Return the cores that this process may run on, those of one NUMA domain side by side."""
+    domain_of = {}
+    for folder in Path(system).glob("node[0-9]*"):
+        for span in (folder / "cpulist").read_text().strip().split(","):
+            first, _, last = span.partition("-")
+            if first:
+                domain = int(folder.name.removeprefix("node"))
+                domain_of.update(dict.fromkeys(range(int(first), int(last or first) + 1), domain))
+    return sorted(cores(), key=lambda core: (domain_of.get(core, 0), core))
+
+
 def plan_pinning(workers: dict[str, dict[str, Any]], threads: int) -> dict[str, list[int]]:
     """Return the cores of each worker where every host has enough for all its workers, else nothing.
 
     Parameters
     ----------
     workers : dict of address to {"host": str, "cores": list of int}
+        Cores side by side go to one worker.
     threads : int
         Cores that one worker keeps busy.
 
@@ -68,7 +83,7 @@ def plan_pinning(workers: dict[str, dict[str, Any]], threads: int) -> dict[str, 
         # A launcher that bound its ranks did it with the site's knowledge: leave that alone.
         if any(other != shared[0] for other in shared) or len(addresses) * threads > len(shared[0]):
             return {}
-        free = sorted(shared[0])
+        free = workers[addresses[0]]["cores"]
         for i, address in enumerate(addresses):
             pins[address] = free[i * threads : (i + 1) * threads]
     return pins

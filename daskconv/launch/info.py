@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
 
-from daskconv.graph.threads import cores
-from daskconv.graph.tuning import processor_name
-from daskconv.graph.tuning_file import load_table
+import dask
+
+from daskconv.config import changed, known
+from daskconv.graph.tuning_file import cache_folder, load_table
 from daskconv.kernels.jit import importable
 from daskconv.run.launcher import launcher_ranks
-
-_PACKAGES = (
-    "daskconv",
-    "dask",
-    "distributed",
-    "dask-mpi",
-    "mpi4py",
-    "numpy",
-    "numba",
-    "numexpr",
-    "bokeh",
-    "zarr",
-)
+from daskconv.run.machine import machine
 
 
 def facts() -> dict[str, str]:
@@ -31,12 +22,11 @@ def facts() -> dict[str, str]:
     import numexpr
 
     return {
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
-        "cpu": f"{processor_name()}, {len(cores())} cores for this process",
-        "blas": _blas(),
+        **machine(),
         "threads": f"{_numba()}, numexpr {numexpr.nthreads}, daskconv {_configured()}",
         "tuning": _tuning(),
+        "cache": f"{cache_folder()}, {_megabytes(cache_folder())}",
+        "configuration": _configuration(),
         "mpi": _mpi(),
         "executable": sys.executable,
     }
@@ -50,28 +40,29 @@ def _numba() -> str:
     return f"numba {numba.get_num_threads()}"
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
-
-
-def _blas() -> str:
-    import numpy  # noqa: F401 (the library has to be loaded to be seen)
-    from threadpoolctl import threadpool_info
-
-    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
-    return "; ".join(
-        f"{i['internal_api']} {i['version']} ({i.get('architecture', 'unknown')}), {i['num_threads']} threads"
-        for i in found
-    )
-
-
 def _configured() -> str:
-    import dask
+    return str(dask.config.get("daskconv.threads") or "as many as cores")
 
-    return str(dask.config.get("daskconv.threads", "as many as cores"))
+
+def _megabytes(folder: Path) -> str:
+    """Return what lies in the cache; its files may be another program's to change meanwhile."""
+    nbytes = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                nbytes += os.lstat(os.path.join(place, name)).st_size
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+def _configuration() -> str:
+    """Return what is not at its default; an unknown key is a misspelt one."""
+    words = [
+        f"{key} {value!r}"
+        if key in known()
+        else f"{key} (unknown; the nearest one is {get_close_matches(key, known(), n=1, cutoff=0.0)[0]})"
+        for key, value in changed().items()
+    ]
+    return ", ".join(words) or "all at its defaults"
 
 
 def _tuning() -> str:

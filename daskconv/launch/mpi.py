@@ -66,6 +66,7 @@ def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) ->
     """Be the scheduler or a worker until the script is done, then exit; ``neighbours`` ranks share this host."""
     from daskconv.launch.affinity import cap_threads, host_memory
     from daskconv.launch.page import preloaded
+    from daskconv.launch.port import next_free
     from daskconv.launch.quiet import mute
 
     cap_threads()
@@ -74,7 +75,7 @@ def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) ->
         dask_mpi.initialize(
             nthreads=1,
             memory_limit=host_memory() // neighbours,
-            dashboard_address=dashboard_address,
+            dashboard_address=next_free(dashboard_address),
             worker_class="distributed.Worker",
             exit=False,
         )

@@ -14,7 +14,7 @@ _PRELOAD = "daskconv.dashboard.preload"
 
 def page_wanted() -> bool:
     """Return whether a page is shown: not where Dask's configuration says ``daskconv.dashboard.enabled: false``."""
-    return dask.config.get("daskconv.dashboard.enabled", None) is not False
+    return dask.config.get("daskconv.dashboard.enabled") is not False
 
 
 @contextmanager

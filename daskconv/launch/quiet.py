@@ -14,6 +14,8 @@ _CHATTER = (
     "Connection to",
     "heartbeat",
     "Compute Failed",
+    "Worker process still alive after",  # a busy host's workers are slow to end, and are ended
+    "Sizeof calculation for object",  # while Dask's performance report is made
     "Scheduler was unaware of this worker",  # a heartbeat that crosses the order to close
 )
 

@@ -11,10 +11,12 @@ import dask
 from daskconv.errors import InputError, check_count
 from daskconv.graph.threads import check_threads, cores
 from daskconv.kernels.jit import importable
-from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, pin, plan_pinning
+from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, cores_by_domain, pin, plan_pinning
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.page import page_address, page_of, preloaded
+from daskconv.launch.port import moved, next_free
 from daskconv.launch.quiet import mute, quiet_shutdown
+from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
 from daskconv.run.select import active_client, check_transport
 
@@ -46,7 +48,7 @@ def start(
     pinned : bool
         Pin each worker to cores of its own where its host has enough of them.
     dashboard_address : str
-        Where the page listens: this host only, unless asked otherwise.
+        Where the page listens: this host only, unless asked otherwise; at the next free port where this one is in use.
     dashboard : bool, optional
         Whether there is a page on which to watch training. Where a scheduler has a dashboard it is one of its pages,
         unless this or Dask's configuration ``daskconv.dashboard.enabled`` is False; with transport="local" this process
@@ -86,26 +88,29 @@ def start(
         if dashboard is not None:
             stack.enter_context(dask.config.set({"daskconv.dashboard.enabled": dashboard}))
         if transport == "local":
-            _say_local(ranks, stack.enter_context(_local_page(dashboard_address)))
+            page = stack.enter_context(_local_page(dashboard_address))
+            _say_local(ranks, page + moved(page, dashboard_address))
             yield None
         elif ranks or transport == "mpi":
             from daskconv.launch.mpi import mpi_client
 
             client = stack.enter_context(mpi_client(ranks, dashboard_address))
             yield stack.enter_context(
-                prepared(client, "mpi" if transport == "auto" else transport, threads, pinned)
+                prepared(
+                    client, "mpi" if transport == "auto" else transport, threads, pinned, dashboard_address
+                )
             )
         elif (client := active_client()) is not None:
             yield stack.enter_context(prepared(client, "dask", threads, pinned=False))
         else:
             client = stack.enter_context(_local_cluster(workers, threads, dashboard_address))
-            yield stack.enter_context(prepared(client, "dask", threads, pinned))
+            yield stack.enter_context(prepared(client, "dask", threads, pinned, dashboard_address))
 
 
 @contextmanager
 def _local_page(dashboard_address: str) -> Iterator[str]:
     """Serve the page from this process where that is asked for, and yield its address."""
-    if not dask.config.get("daskconv.dashboard.enabled", None):
+    if not dask.config.get("daskconv.dashboard.enabled"):
         yield "none"
         return
     from daskconv.dashboard.local import serving
@@ -120,7 +125,7 @@ def _say_local(ranks: int, page: str) -> None:
             f"transport='local' under a launcher of {ranks} ranks would run {ranks} times: use transport='mpi', "
             "or start the script without the launcher."
         )
-    count = dask.config.get("daskconv.threads", None) or len(cores())
+    count = dask.config.get("daskconv.threads") or len(cores())
     print(f"daskconv: local, 1 process x {_plural(count, 'thread')}, page: {page}", flush=True)
 
 
@@ -135,14 +140,18 @@ def _local_cluster(workers: int | None, threads: int | None, dashboard_address: 
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
         quiet_shutdown(),
         preloaded(),
-        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=dashboard_address) as cluster,
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=next_free(dashboard_address)
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
 @contextmanager
-def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> Iterator[Any]:
+def prepared(
+    client: Any, transport: str, threads: int | None, pinned: bool, dashboard_address: str = ":0"
+) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
     from daskconv.run.losses import wait_for_a_worker, worker_addresses
 
@@ -151,22 +160,25 @@ def prepared(client: Any, transport: str, threads: int | None, pinned: bool) -> 
     client.run(cap_threads)
     client.run(mute)
     info = client.scheduler_info(n_workers=-1)
-    allowed = client.run(cores)
+    allowed = client.run(cores_by_domain)
     workers = {
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}
         for address in worker_addresses(client)
     }
-    count = threads or dask.config.get("daskconv.threads", None) or _share_of_cores(workers)
+    count = threads or dask.config.get("daskconv.threads") or _share_of_cores(workers)
     pins = plan_pinning(workers, count) if pinned else {}
     for address, to in pins.items():
         client.run(pin, to, workers=[address])
     where = " | ".join(_ranges(to) for to in pins.values()) if len(pins) <= 8 else "each its own cores"
-    with dask.config.set({"daskconv.threads": count}), page_of(client) as page:
+    with dask.config.set({"daskconv.threads": count}), page_of(client) as path:
+        page = page_address(info, path)
         print(
             f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
-            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page_address(info, page)}",
+            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page}{moved(page, dashboard_address)}",
             flush=True,
         )
+        for line in tunnel_lines(client):
+            print(line, flush=True)
         yield client
 
 

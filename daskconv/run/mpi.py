@@ -87,12 +87,12 @@ class MPITransport(Gang):
 
 def options_of(threads: int, workers: int, asked: Asked = NOBODY) -> Options:
     """Return what Dask's configuration says of this transport; raise InputError where it does not fit."""
-    together = dask.config.get("daskconv.mpi.ranks-per-host", None)
+    together = dask.config.get("daskconv.mpi.ranks-per-host")
     if together is not None and workers % check_count(together, "daskconv.mpi.ranks-per-host"):
         raise InputError(
             f"daskconv.mpi.ranks-per-host is {together} but there are {workers} workers: give a divisor of that."
         )
-    alone = not dask.config.get("daskconv.mpi.exchanges", True)
+    alone = not dask.config.get("daskconv.mpi.exchanges")
     return Options(threads, deadline(), together, alone, asked)
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import dask
 
 from daskconv.errors import InputError
 
-# Seconds where Dask's configuration does not say.
-_DEADLINE, _WORKERS = 600.0, 300.0
-
 
 def deadline() -> float:
     """Return the seconds in which a step has to end, or a rank to send a word: ``daskconv.deadline``."""
-    return _seconds("daskconv.deadline", _DEADLINE)
+    return _checked("daskconv.deadline", dask.config.get("daskconv.deadline"))
 
 
 def for_workers() -> float:
     """Return the seconds in which a worker has to come where there is none: ``daskconv.wait-workers``."""
-    return _seconds("daskconv.wait-workers", _WORKERS)
+    return _checked("daskconv.wait-workers", dask.config.get("daskconv.wait-workers"))
 
 
-def _seconds(name: str, default: float) -> float:
-    seconds = dask.config.get(name, default)
+def _checked(name: str, seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InputError(f"{name} is {seconds!r}: give a number of seconds.")
     if not (isfinite(seconds) and seconds > 0):

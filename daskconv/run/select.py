@@ -74,7 +74,7 @@ def worker_threads(client: Any) -> int:
     """Return the threads of each worker: configured, else what the workers have."""
     import dask
 
-    threads = dask.config.get("daskconv.threads", None)
+    threads = dask.config.get("daskconv.threads")
     if threads:
         return check_threads(threads)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

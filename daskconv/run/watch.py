@@ -52,7 +52,7 @@ NOBODY = Asked()
 
 def asked_now() -> Asked:
     """Return what a new run tells: where time goes only with Dask's configuration ``daskconv.dashboard.enabled``."""
-    return Asked(uuid4().hex[:12], bool(dask.config.get("daskconv.dashboard.enabled", False)))
+    return Asked(uuid4().hex[:12], bool(dask.config.get("daskconv.dashboard.enabled")))
 
 
 class Watch:

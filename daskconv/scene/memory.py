@@ -127,7 +127,7 @@ def memory_limit(lazy: bool) -> Limit:
         for worker in workers
     )
     tasks = max(worker["nthreads"] for worker in workers)
-    configured = dask.config.get("daskconv.threads", None) or tasks
+    configured = dask.config.get("daskconv.threads") or tasks
     each = max(1, configured // tasks)
     whose = "a worker" if tasks == 1 else "a worker's thread"
     return Limit(max(0, int(room)), tasks, each, whose, sum(worker["nthreads"] for worker in workers))

@@ -13,8 +13,10 @@ import numpy as np
 from daskconv.errors import InputError, check_count
 from daskconv.nn.layers.base import Shape
 from daskconv.nn.losses import SPECS
+from daskconv.nn.metrics import ConfusionMatrix, Metric
 from daskconv.plan.plans import DEFAULT_SHARDS
 from daskconv.plan.program import Program
+from daskconv.train.callbacks import Monitor
 from daskconv.train.data import ArrayData
 from daskconv.train.normalize import Normalize
 
@@ -44,11 +46,15 @@ def check_average(average: float | None) -> float | None:
     return average
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise InputError where one of the callbacks is no function."""
-    wrong = [callback for callback in callbacks if not callable(callback)]
-    if wrong:
-        raise InputError(f"callbacks holds {wrong[0]!r}: give functions of (trainer, logs).")
+def check_callbacks(callbacks: Sequence[Any], metrics: Sequence[Metric], validated: bool) -> None:
+    """Raise InputError where one of the callbacks is no function, or watches what an epoch does not have."""
+    names = ["loss", *(metric.name for metric in metrics if not isinstance(metric, ConfusionMatrix))]
+    names += [f"val_{name}" for name in names] if validated else []
+    for callback in callbacks:
+        if not callable(callback):
+            raise InputError(f"callbacks holds {callback!r}: give functions of (trainer, logs).")
+        if isinstance(callback, Monitor):
+            callback.check(names)
 
 
 def check_pair(validation_data: tuple[Any, Any]) -> tuple[Any, Any]:

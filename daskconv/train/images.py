@@ -167,7 +167,7 @@ class Cache:
 
 def cache_bytes() -> int:
     """Return the configured bytes of a process's cache of chunks."""
-    given = dask.config.get("daskconv.input.cache", CACHE)
+    given = dask.config.get("daskconv.input.cache")
     try:
         nbytes = int(parse_bytes(given))
     except (ValueError, TypeError, AttributeError):
@@ -179,7 +179,7 @@ def cache_bytes() -> int:
 
 def configured_ahead() -> int:
     """Return the configured steps whose images a worker reads before they are needed."""
-    given = dask.config.get("daskconv.input.ahead", 1)
+    given = dask.config.get("daskconv.input.ahead")
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 8:
         raise InputError(f"daskconv.input.ahead is {given!r}: give a number of steps from 0 to 8.")
     return given

@@ -226,7 +226,7 @@ class Trainer:
         validation_data : (x, y), optional
             Evaluated after each epoch.
         callbacks : sequence of function
-            Called as ``callback(trainer, logs)`` after each epoch; ``trainer.stop()`` ends training.
+            Called as ``callback(trainer, logs)`` after each epoch: :mod:`daskconv.train.callbacks`, or your own.
         sample_weight : array (n,), optional
         checkpoint : str, path or Checkpoints, optional
             A folder for checkpoints, written beside the steps every 10 minutes or as the Checkpoints say;
@@ -249,7 +249,7 @@ class Trainer:
         if validation_data is not None:
             xv, yv = checks.check_pair(validation_data)
             data["validation"] = self._data(xv, yv, "validation x", shape=train.shape)
-        checks.check_callbacks(callbacks)
+        checks.check_callbacks(callbacks, self.metrics, validation_data is not None)
         self._options = self._check_options(program, train, epochs)
         name, client = select(self.transport, self.client)
         spec = resolve_checkpoints(checkpoint)

@@ -4,10 +4,12 @@ import re
 import subprocess
 import sys
 
+import dask
 import pytest
 
 import daskconv
-from daskconv.launch.affinity import plan_pinning
+from daskconv.launch.affinity import cores_by_domain, plan_pinning
+from daskconv.launch.tunnel import login_host
 
 SCRIPT = """
 import urllib.request
@@ -44,9 +46,8 @@ def test_a_script_starts_capped_workers_shows_a_page_and_ends_quietly(tmp_path):
     result = run(tmp_path, SCRIPT + "if __name__ == '__main__':\n    main()\n")
     assert result.returncode == 0, result.stderr
     first, page, threads, epoch, owners = result.stdout.splitlines()
-    assert re.match(
-        r"daskconv: dask, 2 workers x 1 thread, (not )?pinned.*, page: http://127.0.0.1:\d+/daskconv$", first
-    )
+    page_line = r"page: http://127.0.0.1:\d+/daskconv(, since port 8787 is in use)?$"
+    assert re.match(rf"daskconv: dask, 2 workers x 1 thread, (not )?pinned.*, {page_line}", first)
     assert page == "200"
     assert all(row[:3] == [1, 1, 1] for row in eval(threads))
     assert epoch.startswith("epoch 1/1  loss")
@@ -92,5 +93,22 @@ def test_workers_are_pinned_only_where_every_host_has_the_cores():
     workers = {name: {"host": "a" if name < "c" else "b", "cores": [0, 1, 2, 3]} for name in "abc"}
     assert plan_pinning(workers, 2) == {"a": [0, 1], "b": [2, 3], "c": [0, 1]}
     assert plan_pinning(workers, 3) == {}
+    interleaved = {name: {"host": "a", "cores": [0, 2, 1, 3]} for name in "ab"}
+    assert plan_pinning(interleaved, 2) == {"a": [0, 2], "b": [1, 3]}, "each has a NUMA domain of its own"
     workers["b"]["cores"] = [2, 3]
     assert plan_pinning(workers, 1) == {}, "a launcher that bound its ranks is left alone"
+
+
+def test_cores_of_a_domain_lie_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr("daskconv.launch.affinity.cores", lambda: [0, 1, 2, 3, 4, 9])
+    for name, cores in {"node0": "0,2,4-6", "node1": "1,3,7-9", "node2": ""}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cpulist").write_text(cores + "\n")
+    assert cores_by_domain(str(tmp_path)) == [0, 2, 4, 1, 3, 9]
+    assert cores_by_domain(str(tmp_path / "none")) == [0, 1, 2, 3, 4, 9]
+
+
+def test_the_login_host_may_be_configured():
+    assert login_host({}) is None
+    with dask.config.set({"daskconv.login": "gate"}):
+        assert login_host({}) == "gate"

@@ -56,7 +56,7 @@ def test_a_map(folder):
     assert predict(folder, *again) == (2, predict(folder, *again)[1], f"Error: {folder}/map.zarr exists: set overwrite "
                                        "to replace it, or resume to finish what was begun.\n")  # fmt: skip
     assert predict(folder, *again, "--resume")[0] == 0
-    assert predict(folder, *again, "--overwrite", "--threads", 1)[0] == 0
+    assert predict(folder, *again, "--overwrite", "--batch", 2, "--threads", 1)[0] == 0
 
 
 def test_a_sliding_map_on_workers(folder):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import daskconv
-from daskconv import LARS, SGD, Adam, AdamW, cli
-from daskconv.cli import main_group, parts
+from daskconv import LARS, SGD, Adam, AdamW
+from daskconv.cli import commands, parts
 from daskconv.datasets import load
 from daskconv.nn import losses
 from daskconv.train.files import load_checkpoint
@@ -33,20 +33,6 @@ def process(*args, cwd):
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "daskconv.cli", *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run the command here, in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["daskconv", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +230,20 @@ def test_losses_clipping_batches_and_means_are_the_trainers(folder, run):
     assert lines[-1] == "saved model-average.safetensors, the running means"
 
 
+def test_augmentation_precision_and_a_page(folder, run):
+    line = ["train", "--data", folder / "small.npz", *QUICK, "--epochs", 1, "--save", "model"]
+    out = lines_of(run(*line, "--augment", "flip, crop", "--precision", "exact", "--dashboard", 8790))
+    assert re.fullmatch(
+        r"daskconv: local, 1 process x \d threads?, page: http://127.0.0.1:\d+/daskconv\S*", out[0]
+    )
+    options = load_checkpoint("model").options
+    assert [type(each).__name__ for each in options["augment"]] == ["RandomFlip", "RandomCrop"]
+    assert options["precision"] == "exact"
+    assert {method for row in options["methods"].values() for method in row.values()} == {"implicit"}
+    code, _, err = run("predict", "model", folder / "small.npz", "--out", "out.csv", "--dashboard", 0)
+    assert code == 0 or "--dashboard: these are for scenes" in err
+
+
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 def test_labels_as_numbers(loss, run):
     np.savez("two.npz", x_train=SMALL["x_train"], y_train=SMALL["y_train"] % 2, x_test=SMALL["x_train"][:9],
@@ -314,12 +314,12 @@ def test_tune_prints_where_nothing_can_be_kept(quick_to_tune, run, tmp_path):
 # --------------------------------------------------------------------------------- help, info
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["tune"], ["info"]], ids=str)
+@pytest.mark.parametrize("command", [[], *([name] for name in sorted(commands.commands))], ids=str)
 def test_help(run, command):
     texts = [lines_of(run(*command, option)) for option in ("--help", "-h")]
     assert texts[0] == texts[1] and texts[0][0].startswith(" ".join(["Usage: daskconv", *command]))
     found = set(re.findall(r"--[a-z-]+", "\n".join(texts[0])))
-    known = main_group.commands[command[0]] if command else main_group
+    known = commands.commands[command[0]] if command else commands
     assert found >= {option for parameter in known.params for option in parameter.opts if option[:2] == "--"}
 
 
@@ -544,7 +544,8 @@ def interrupted(number, folder, data, *options):
 def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tmp_path, run):
     data, save = tmp_path / "the data.npz", tmp_path / "the model"
     shutil.copy(folder / "small.npz", data)
-    ended, out, err = interrupted(number, tmp_path, str(data), "--save", str(save))
+    kept = ("--run", "a run", "--patience", "20000")
+    ended, out, err = interrupted(number, tmp_path, str(data), "--save", str(save), *kept)
     assert (ended, err) == (code, "")
     said = re.search(
         rf"^Training stopped on {number.name} after (\d+) epochs and (\d+) steps: the last full step is kept. "
@@ -556,8 +557,9 @@ def test_a_signal_saves_and_the_printed_command_goes_on(number, code, folder, tm
     position = load_checkpoint(save).state.position
     assert (position.epoch, position.step) == (int(said[1]), int(said[2])) and position.epoch >= 2
     assert daskconv.load(save).predict(SMALL["x_train"]).shape == (120, 10)
-    assert sorted(os.listdir(tmp_path)) == ["the data.npz", "the model"]
+    assert sorted(os.listdir(tmp_path)) == ["a run", "the data.npz", "the model"]
 
+    assert said[3].endswith(" --patience 20000 --run 'a run'")
     total = position.epoch + 1
     lines = lines_of(run(*shlex.split(said[3]), "--epochs", total))
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == [f"epoch {total}/{total}"]

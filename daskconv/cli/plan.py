@@ -1,0 +1,37 @@
+"""``daskconv plan``: what a plan makes of a network, before anything runs."""
+
+from __future__ import annotations
+
+import click
+
+from daskconv.cli.group import Command
+from daskconv.cli.launcher import refuse_launcher
+from daskconv.cli.parts import input_option, named_network, plan_option, shards_option
+
+
+@click.command(cls=Command, short_help="Print what a step consists of under a plan.")
+@click.argument("net")
+@input_option
+@click.option("--batch", type=click.IntRange(1), default=100, show_default=True, help="Images of a step.")
+@plan_option
+@shards_option
+def plan(net: str, shape: tuple[int, int, int] | None, batch: int, shards: int | None, plan: str) -> None:
+    """Print what a training step of NET consists of under a plan, and what travels.
+
+    \b
+    daskconv plan alexnet --input 224 224 3 --batch 128 --plan hybrid
+    daskconv plan unet --input 512 512 3 --batch 8 --plan n=2,h=2
+    daskconv plan digits.safetensors --shards 8
+
+    NET is the name of a network as in train, or a saved model. First a row a layer: its layout, and what is sent and
+    held; then the Program: segments that a shard computes by itself, exchanges between them, and methods.
+    """  # noqa: D301 - click keeps lines after a backspace as they are
+    refuse_launcher("plan")
+    from daskconv.train.trainer import Trainer
+
+    network, shape = named_network(net, shape)
+    trainer = Trainer(network, plan=plan, shards=shards)
+    program = trainer.program(shape, batch)
+    click.echo(trainer.plan.describe(network, shape, batch))
+    click.echo()
+    click.echo(program)
