@@ -17,8 +17,8 @@ EXIT_CODES = {
     "0": "Done.",
     "1": "An error that daskconv did not foresee; its traceback is printed.",
     "2": "Input or options that cannot be used; one sentence says which, and what to do.",
-    "128 + N": "Stopped by signal N (130: Ctrl-C, 138: SIGUSR1, 143: SIGTERM); what was trained is saved, and the line that goes on "
-    "is printed.",
+    "128 + N": "Stopped by signal N (130: Ctrl-C, 138: SIGUSR1, 143: SIGTERM); what was trained is saved, and the line "
+    "that goes on is printed.",
 }
 _GRACE = 1.0  # seconds that the rank which speaks gets to do so
 

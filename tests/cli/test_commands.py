@@ -574,7 +574,7 @@ def test_the_warning_of_a_batch_system_ends_in_a_checkpoint_that_goes_on(folder,
     said = re.search(
         r"on SIGUSR1 .* kept in (\S+step-\d+)\. Go on with: daskconv (train .*--resume .*)$", out, re.M
     )
-    assert said and Path(said[1]).is_dir() and sorted(os.listdir(tmp_path)) == ["runs"], out
+    assert said and Path(said[1]).is_dir() and sorted(os.listdir(tmp_path)) == ["runs", "runs-run"], out
     position, names = load_checkpoint(runs).state.position, sorted(os.listdir(runs))
     assert names[-1] == Path(said[1]).name and len(names) in (3, 4)
 
@@ -588,6 +588,27 @@ def test_the_warning_of_a_batch_system_ends_in_a_checkpoint_that_goes_on(folder,
     assert f"falls back to {runs / names[-3]}" in result.stderr
     assert load_checkpoint(runs).state.position.epoch == total
     assert bits(daskconv.load(tmp_path / "model")) == bits(daskconv.load(runs))
+
+
+def test_as_many_checkpoints_stay_as_were_asked_for(run, folder, tmp_path):
+    def train(*options):
+        command = (
+            "train",
+            "--data",
+            folder / "small.npz",
+            "--net",
+            "lenet",
+            "--epochs",
+            3,
+            "--batch-size",
+            40,
+        )
+        lines_of(run(*command, "--transport", "local", "--checkpoint", tmp_path / "runs", *options))
+        return sorted(os.listdir(tmp_path / "runs"))
+
+    assert len(train("--checkpoint-steps", 1, "--checkpoint-keep", 2, "--wait-workers", 5)) in (2, 3)
+    shutil.rmtree(tmp_path / "runs")
+    assert len(train("--checkpoint-minutes", 0.0001)) == 3
 
 
 def test_options_of_checkpoints_need_a_folder(run, folder):
