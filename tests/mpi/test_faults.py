@@ -97,7 +97,10 @@ def went_on(runs, undisturbed):
     return recipes.digest(resumed) == undisturbed(epochs)
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow), 3])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW)])
 def test_a_killed_rank_ends_the_job_and_training_goes_on_to_the_same_bits(training, undisturbed, rank):
     started = time.monotonic()
     os.kill(training.ranks[rank], signal.SIGKILL)
@@ -110,9 +113,9 @@ def test_a_killed_rank_ends_the_job_and_training_goes_on_to_the_same_bits(traini
 SIGNALS = [
     pytest.param(signal.SIGTERM, "launcher", 143, id="SIGTERM to the launcher"),
     pytest.param(signal.SIGUSR1, "ranks", 138, id="SIGUSR1 to every rank"),
-    pytest.param(signal.SIGTERM, "ranks", 143, id="SIGTERM to every rank", marks=pytest.mark.slow),
-    pytest.param(signal.SIGTERM, "both", 143, id="SIGTERM to all", marks=pytest.mark.slow),
-    pytest.param(signal.SIGUSR1, "launcher", 138, id="SIGUSR1 to the launcher", marks=pytest.mark.slow),
+    pytest.param(signal.SIGTERM, "ranks", 143, id="SIGTERM to every rank", marks=SLOW),
+    pytest.param(signal.SIGTERM, "both", 143, id="SIGTERM to all", marks=SLOW),
+    pytest.param(signal.SIGUSR1, "launcher", 138, id="SIGUSR1 to the launcher", marks=SLOW),
 ]
 
 
