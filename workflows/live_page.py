@@ -178,7 +178,7 @@ def picture(args: argparse.Namespace) -> None:
         address = page_address(client.scheduler_info(), "/daskconv")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=args.chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 1420})
+            page = browser.new_page(viewport={"width": 1280, "height": 1410})
             page.goto(address)
             page.wait_for_timeout(1e3 * args.seconds)
             page.screenshot(path=args.png)
