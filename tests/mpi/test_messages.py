@@ -30,11 +30,11 @@ def rows(mpiexec):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("alone", r"Worker 2 of 4 failed: RuntimeError: rank 2 gave up \(messages.py, line \d+\)"),
+        ("alone", r"Worker 2 of 4 failed: RuntimeError: rank 2 gave up \(swaps.py, line \d+\)"),
         # Either may hear of the other's before it fails itself.
-        ("two", r"Worker ([12]) of 4 failed: RuntimeError: rank \1 gave up \(messages.py, line \d+\)"),
-        ("late", r"Worker 2 of 4 failed: RuntimeError: rank 2 gave up \(messages.py, line \d+\)"),
-        ("in an exchange", r"Worker 2 of 4 failed: ValueError: no sum today \(messages.py, line \d+\)"),
+        ("two", r"Worker ([12]) of 4 failed: RuntimeError: rank \1 gave up \(swaps.py, line \d+\)"),
+        ("late", r"Worker 2 of 4 failed: RuntimeError: rank 2 gave up \(swaps.py, line \d+\)"),
+        ("in an exchange", r"Worker 2 of 4 failed: ValueError: no sum today \(swaps.py, line \d+\)"),
     ],
 )
 def test_one_ranks_failure_ends_all_with_its_sentence_and_leaves_nothing_behind(rows, how, sentence):
