@@ -40,7 +40,14 @@ OPTIONS = {
     "predict_scene.py": ["--tile", "160"],
     "scaling.py": ["--plans", "hybrid", "spatial"],
 }
-PICTURES = set(OPTIONS) - {"bench_arrays.py", "bench_inference.py", "bench_parallel.py", "bench_train.py"}
+# Of the live page, the tests of the page take pictures.
+PICTURES = set(OPTIONS) - {
+    "bench_arrays.py",
+    "bench_inference.py",
+    "bench_parallel.py",
+    "bench_train.py",
+    "live_page.py",
+}
 NEED_DATA = ("cifar10_quick.py", "image_nets.py")
 
 

@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    figures = cost(args.threads, *((2, 20) if args.quick else (6, 80)))
+    figures = cost(args.threads, *((1, 10) if args.quick else (6, 80)))
     show("Collecting for the page, a step of cifar10_quick", [figures])
     facts = machine(args.threads) | {"batch": BATCH}
     show_machine(facts)
