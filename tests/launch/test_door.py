@@ -151,15 +151,16 @@ def test_scratch_folders_are_this_users_alone(job):
 
 
 def test_the_page_opens_with_the_printed_address_and_its_own_origin_alone(job):
-    port, token = re.search(r"page: http://127.0.0.1:(\d+)/status\?token=(\S+)", job.job.line).groups()
+    port, token = re.search(r"page: http://127.0.0.1:(\d+)/daskconv\?token=(\S+)", job.job.line).groups()
     place, known = ("127.0.0.1", int(port)), f"Authorization: Bearer {token}"
     assert http(*place, f"/status?token={token}") == 302
-    assert http(*place, "/status?token=wrong") == http(*place, "/status") == 403
+    assert http(*place, "/status?token=wrong") == http(*place, "/daskconv") == 403
     assert http(*place, "/status", "Authorization: Bearer wrong") == 403
     assert http(*place, "/status", known) == 200
     assert http(*place, "/status", known, host="evil.example") == 403
     for origin in ("http://evil.example", "http://127.0.0.1:1", "null"):
-        assert websocket(*place, "/status/ws", origin, known) == 403
+        for page in ("/daskconv", "/status"):
+            assert websocket(*place, f"{page}/ws", origin, known) == 403
     # Bokeh answers what comes from the page itself: without a session's name that is its own complaint.
     assert websocket(*place, "/status/ws", f"http://127.0.0.1:{port}", known) in (101, 401)
 
