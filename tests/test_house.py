@@ -15,6 +15,7 @@ PACKAGE = ROOT / "daskconv"
 ROOMS = [
     "errors",
     "config",
+    "private",
     "geometry",
     "layout",
     "timeline",

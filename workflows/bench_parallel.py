@@ -1,7 +1,8 @@
 """Data parallel training on 2 workers of 1 thread beside PyTorch's DDP (gloo, 2 processes of 1 thread).
 
 The same nets, weights and total batches, in turns; every side runs in its own processes, which wait while the others
-are at it. "alone" is the mpi transport's Program with its exchanges left out: two single workers at the same time.
+are at it. "alone" is the mpi transport's Program with its exchanges left out: two single workers at the same time. No
+side encrypts, but "tls": the dask transport as daskconv.start sets it up when nobody says otherwise.
 
 python workflows/bench_parallel.py --nets cifar10_quick vgg11
 """
@@ -97,7 +98,7 @@ def row(args: argparse.Namespace, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Listener(family="AF_UNIX", authkey=KEY) as listener:
         sides = Sides(args, name, listener, folder)
         try:
-            names = ["mpi", "alone", "dask", *(DDP + layout for layout in LAYOUTS)]
+            names = ["mpi", "alone", "dask", "tls", *(DDP + layout for layout in LAYOUTS)]
             for side in names:
                 sides.run(side)
             times: dict[str, list[float]] = {side: [] for side in names}
@@ -119,6 +120,9 @@ def figures(args: argparse.Namespace, name: str, times: dict[str, list[float]]) 
         ratio = ratios(times[better], times[side])
         found[f"{side}_over_ddp"] = ratio["median"]
         found[f"{side}_range"] = f"{ratio['min']:.2f} to {ratio['max']:.2f}"
+    tls = ratios(times["dask"], times["tls"])
+    found["tls_over_dask"] = tls["median"]
+    found["tls_range"] = f"{tls['min']:.2f} to {tls['max']:.2f}"
     efficiency = ratios(times["alone"], times["mpi"])
     found["efficiency_%"] = 100 * efficiency["median"]
     found["efficiency_range"] = f"{100 * efficiency['min']:.0f} to {100 * efficiency['max']:.0f}"
@@ -145,6 +149,7 @@ class Sides:
         started = {
             "mpi": [[mpiexec, "-n", str(WORKERS + 2), *script, "--serve", "mpi"]],
             "dask": [[*script, "--serve", "dask"]],
+            "tls": [[*script, "--serve", "tls"]],
             "ddp": [[*script, "--serve", "ddp", "--rank", str(rank)] for rank in range(WORKERS)],
         }
         for side, commands in started.items():
@@ -180,22 +185,29 @@ def serve_daskconv(args: argparse.Namespace) -> None:
     """Be the driver of 2 workers, under mpiexec or with a local cluster."""
     import dask
 
-    workers = {} if args.serve == "mpi" else {"workers": WORKERS}
-    with daskconv.start(args.serve, threads=args.threads, dashboard_address=":0", **workers) as client:
-        runs = {args.serve: run_of(args, client)}
-        if args.serve == "mpi":
+    transport = "mpi" if args.serve == "mpi" else "dask"
+    options: dict[str, Any] = {
+        "threads": args.threads,
+        "dashboard_address": "127.0.0.1:0",
+        "tls": args.serve == "tls",
+    }
+    if transport == "dask":
+        options["workers"] = WORKERS
+    with daskconv.start(transport, **options) as client:
+        runs = {args.serve: run_of(args, client, transport)}
+        if transport == "mpi":
             with dask.config.set({"daskconv.mpi.exchanges": False}):
-                runs["alone"] = run_of(args, client)
+                runs["alone"] = run_of(args, client, transport)
         serve(args.address, runs)
 
 
-def run_of(args: argparse.Namespace, client: Any) -> Callable[[], Any]:
+def run_of(args: argparse.Namespace, client: Any, transport: str) -> Callable[[], Any]:
     """Return a function that trains one more epoch, as Trainer.fit does but without setting up anew."""
     from _training import training
 
     case = CASES[args.nets[0]]
     images = random_case(case, args.steps)
-    return training(case.network(), *images, case.batch, args.threads, args.serve, client)
+    return training(case.network(), *images, case.batch, args.threads, transport, client)
 
 
 def random_case(case: Case, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -268,7 +280,7 @@ def ddp_run(args: argparse.Namespace, layout: str) -> Callable[[], Any]:
     return epoch
 
 
-SIDES = {"mpi": serve_daskconv, "dask": serve_daskconv, "ddp": serve_ddp}
+SIDES = {"mpi": serve_daskconv, "dask": serve_daskconv, "tls": serve_daskconv, "ddp": serve_ddp}
 
 if __name__ == "__main__":
     main()

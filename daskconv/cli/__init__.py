@@ -9,6 +9,7 @@ import click
 
 from daskconv import __version__
 from daskconv.cli.bench import bench
+from daskconv.cli.doctor import doctor
 from daskconv.cli.group import Commands
 from daskconv.cli.info import info
 from daskconv.cli.plan import plan
@@ -32,7 +33,7 @@ def commands() -> None:
     """  # noqa: D301 - click keeps lines after a backspace as they are
 
 
-for command in (train, evaluate, predict, tune, plan, bench, report, info):
+for command in (train, evaluate, predict, tune, plan, bench, report, info, doctor):
     commands.add_command(command)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from daskconv.cli.group import Command
-from daskconv.cli.launcher import refuse_launcher
+from daskconv.cli.launcher import refuse_launcher, tls_option
 from daskconv.cli.parts import figures, loss_option
 from daskconv.cli.scene import predict_scene, scene_options
 from daskconv.errors import DataError, InputError
@@ -50,8 +50,9 @@ def evaluate(model: str, data: str, loss: str, threads: int | None) -> None:
     help="FILE.csv (a line an image), FILE.npz (scores), or FILE.zarr (a scene's map).",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of this process, or of each worker.")
+@tls_option
 @scene_options
-def predict(model: str, data: str, out: str, threads: int | None, **scene: Any) -> None:
+def predict(model: str, data: str, out: str, threads: int | None, tls: bool, **scene: Any) -> None:
     """Write what MODEL says of each image of DATA, or of all of a scene.
 
     \b
@@ -63,7 +64,7 @@ def predict(model: str, data: str, out: str, threads: int | None, **scene: Any) 
     (y, x, c) or (c, y, x).
     """  # noqa: D301 - click keeps lines after a backspace as they are
     if Path(out).suffix == ".zarr":
-        predict_scene(model, data, out, scene | {"threads": threads})
+        predict_scene(model, data, out, scene | {"threads": threads, "tls": tls})
         return
     if unfit := [f"--{name}" for name, value in scene.items() if value]:
         raise InputError(f"{', '.join(unfit)}: these are for scenes, whose --out is a FILE.zarr.")

@@ -45,7 +45,7 @@ def predict_scene(model: str, path: str, out: str, options: dict[str, Any]) -> N
 
     transport = "dask" if options["workers"] or launcher_ranks() else "local"
     page = page_options(options["dashboard"])
-    with start(transport, workers=options["workers"], threads=options["threads"], **page):
+    with start(transport, workers=options["workers"], threads=options["threads"], tls=options["tls"], **page):
         predict_file(load(model), path, out, options)
 
 

@@ -13,6 +13,7 @@ import click
 from daskconv.cli.callbacks import beside, callbacks, say_best
 from daskconv.cli.config import given
 from daskconv.cli.group import Command
+from daskconv.cli.launcher import tls_option
 from daskconv.cli.page import dashboard_option, page_options
 from daskconv.cli.parts import (
     SCHEDULES,
@@ -30,7 +31,19 @@ from daskconv.errors import InputError, Interrupted
 _RESCUE = "daskconv-interrupted.safetensors"
 """Where an interrupted run without --save is kept."""
 
-_FREE = {"data", "epochs", "transport", "workers", "threads", "save", "resume", "dashboard", "wait_workers"}
+_FREE = {
+    "data",
+    "epochs",
+    "transport",
+    "workers",
+    "threads",
+    "tls",
+    "skip_damaged",
+    "save",
+    "resume",
+    "dashboard",
+    "wait_workers",
+}
 _FREE |= {"patience", "monitor", "save_best", "run", "report", "performance_report"}
 _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_keep"}
 """What may be given with --resume: all else decides the bits, and the checkpoint fixes it."""
@@ -97,6 +110,12 @@ _FREE |= {"checkpoint", "checkpoint_steps", "checkpoint_minutes", "checkpoint_ke
 @click.option("--transport", default="auto", show_default=True, help="auto, local, dask or mpi.")
 @click.option("--workers", type=click.IntRange(1), help="Processes of a local cluster.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each worker.")
+@click.option(
+    "--skip-damaged",
+    is_flag=True,
+    help="Of a folder: leave out images that cannot be read, and say how many.",
+)
+@tls_option
 @dashboard_option
 @click.option("--wait-workers", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="How long to wait where there is no worker, yet or any more.  [default: 300]")  # fmt: skip
@@ -149,7 +168,13 @@ def train(context: click.Context, **options: Any) -> None:
     page = page_options(options["dashboard"])
     with (
         dask.config.set(waiting),
-        start(_transport(options), workers=options["workers"], threads=options["threads"], **page),
+        start(
+            _transport(options),
+            workers=options["workers"],
+            threads=options["threads"],
+            tls=options["tls"],
+            **page,
+        ),
     ):
         _train(options, asked)
 
@@ -180,7 +205,7 @@ def _train(options: dict[str, Any], asked: set[str]) -> None:
             )
         options |= {"epochs": options["epochs"] or checkpoint.options["epochs"]}
     options["epochs"] = options["epochs"] or 10
-    data = datasets.load(options["data"], mapped=True)
+    data = datasets.load(options["data"], mapped=True, skip_damaged=options["skip_damaged"])
     trainer = _trainer(options, data) if checkpoint is None else _resumed(options, checkpoint)
     # A run that writes checkpoints, and no model, has its folder beside those.
     with recorded(options, target or (str(checkpoints.folder) if checkpoints else None)):

@@ -27,7 +27,11 @@ Size = tuple[int, int]
 
 
 def image_folder(
-    path: str | os.PathLike[str], *, size: Size | None = None, test: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    size: Size | None = None,
+    test: float | None = None,
+    skip_damaged: bool = False,
 ) -> Dataset:
     """Read a folder of images, one folder a class, lazily: each chunk of 64 images is one task.
 
@@ -41,6 +45,8 @@ def image_folder(
         Resize every image to this; without it all images must have one size.
     test : float, optional
         Hold out this fraction as the test part; see `Dataset.split`.
+    skip_damaged : bool
+        Decode every image once now, leave out those that cannot be read, and warn with their number.
 
     Returns
     -------
@@ -73,6 +79,8 @@ def image_folder(
         raise InputError(f"size={size} is no image size: give (h, w), such as (64, 64)")
     root = Path(path).expanduser().absolute()
     parts = _parts(root)
+    if skip_damaged:
+        parts = {end: _readable(root, part) for end, part in parts.items()}
     names = list(parts["train"])
     size = _one_size([file for part in parts.values() for files in part.values() for file in files], size)
     arrays: dict[str, Any] = {}
@@ -147,6 +155,42 @@ def _image_files(folder: Path) -> list[str]:
     # Names that start with a dot are left by desktops and archivers, and are no images.
     entries = (e for e in os.scandir(folder) if not e.name.startswith(".") and e.is_file())
     return sorted(e.path for e in entries if os.path.splitext(e.name)[1].lower() in SUFFIXES)
+
+
+def _readable(root: Path, part: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the files of each class that can be decoded; warn where some cannot."""
+    files = [file for some in part.values() for file in some]
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        damaged = {file for file, good in zip(files, pool.map(_decodes, files), strict=True) if not good}
+    if not damaged:
+        return part
+    left = {name: [file for file in some if file not in damaged] for name, some in part.items()}
+    if empty := [name for name, some in left.items() if not some]:
+        raise DataError(
+            f"class {empty[0]!r} in {root} has no image that can be read: replace or remove its images"
+        )
+    first = ", ".join(sorted(damaged)[:3])
+    warnings.warn(
+        f"{len(damaged)} of {len(files)} images cannot be read and are left out: {first}"
+        f"{' ...' if len(damaged) > 3 else ''}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return left
+
+
+def _decodes(file: str) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except Image.DecompressionBombError:
+        return True  # it may be whole, and is refused in its own words
+    except Exception:  # Pillow's decoders raise anything on damaged files
+        return False
+    return True
 
 
 def _one_size(files: list[str], wanted: Size | None) -> Size:

@@ -18,7 +18,9 @@ CHOICES = (
 )
 
 
-def load(name_or_path: str | os.PathLike[str], *, mapped: bool = False) -> Dataset:
+def load(
+    name_or_path: str | os.PathLike[str], *, mapped: bool = False, skip_damaged: bool = False
+) -> Dataset:
     """Read a data set by its name or from a path.
 
     Parameters
@@ -28,6 +30,8 @@ def load(name_or_path: str | os.PathLike[str], *, mapped: bool = False) -> Datas
         folder of image classes, or a CIFAR-10 folder or .tar.gz. A folder named digits is "./digits".
     mapped : bool
         Leave the images of an .npz file in it; see :func:`from_npz`.
+    skip_damaged : bool
+        Leave out the images of a folder that cannot be read; see :func:`image_folder`.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def load(name_or_path: str | os.PathLike[str], *, mapped: bool = False) -> Datas
         return cifar10()
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, skip_damaged)
     if path.is_file() and path.suffix == ".npz":
         return from_npz(path, mapped=mapped)
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
@@ -55,7 +59,7 @@ def load(name_or_path: str | os.PathLike[str], *, mapped: bool = False) -> Datas
     raise DataError(f"{os.fspath(name_or_path)!r} {what}: give {CHOICES}")
 
 
-def _folder(path: Path) -> Dataset:
+def _folder(path: Path, skip_damaged: bool) -> Dataset:
     if is_zarr(path):
         return from_zarr(path)
-    return cifar10(path) if is_cifar10(path) else image_folder(path)
+    return cifar10(path) if is_cifar10(path) else image_folder(path, skip_damaged=skip_damaged)

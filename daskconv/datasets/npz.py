@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from daskconv.datasets.assemble import KEYS, assemble, because
 from daskconv.datasets.dataset import Dataset
 from daskconv.errors import DataError
 
-DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, NotImplementedError, RuntimeError)
+_MANY_BYTES = 2**28
 
 
 def from_npz(path: str | os.PathLike[str], *, mapped: bool = False) -> Dataset:
@@ -57,21 +57,46 @@ def read_arrays(source: Path, mapped: bool = False) -> dict[str, np.ndarray[Any,
         # np.load would also take a lone .npy array or try a pickle; only a zip is an .npz.
         with zipfile.ZipFile(source) as archive:
             arrays = _mapped(source, archive) if mapped else {}
+            _check_fits(source, [info for info in archive.infolist() if _name_of(info) not in arrays])
         with np.load(source, allow_pickle=False) as file:
-            return arrays | {
+            found = {
                 name: file[name] for name in (*KEYS, "class_names") if name in file and name not in arrays
             }
-    except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # NumPy evaluates headers, and zip files have many codecs
         raise DataError(
             f"{source} cannot be read ({because(error)}): write it anew with numpy.savez"
         ) from error
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):  # NumPy hands out what is no array as bytes
+            raise DataError(f"{name} in {source} is no array: write it anew with numpy.savez")
+    return arrays | found
+
+
+def _check_fits(source: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise DataError where arrays would take more memory than there is: a few kB can unpack to anything."""
+    size = sum(info.file_size for info in members if _name_of(info) in (*KEYS, "class_names"))
+    if size < _MANY_BYTES:
+        return
+    from distributed.system import MEMORY_LIMIT
+
+    if size > MEMORY_LIMIT:
+        raise DataError(
+            f"the arrays of {source} take {size:,} bytes and this process has {MEMORY_LIMIT:,}: "
+            "store the images in Zarr, or uncompressed with numpy.savez and read them mapped"
+        )
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(".npy")
 
 
 def _mapped(source: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray[Any, Any]]:
     """Return the images that lie in the file row after row, after one look at their checksum."""
     found: dict[str, np.ndarray[Any, Any]] = {}
     for member in archive.infolist():
-        name = member.filename.removesuffix(".npy")
+        name = _name_of(member)
         if name not in KEYS or not name.startswith("x") or member.compress_type != zipfile.ZIP_STORED:
             continue
         with archive.open(member) as inside:
@@ -79,6 +104,8 @@ def _mapped(source: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray[Any,
             header = inside.tell()
             while inside.read(1 << 20):
                 pass
+        if header + prod(shape) * dtype.itemsize != member.file_size:
+            raise ValueError(f"{name} claims the shape {shape} and has {member.file_size - header} bytes")
         if not fortran and dtype.isnative and not dtype.hasobject and 0 not in shape:
             found[name] = np.memmap(source.absolute(), dtype, "r", _start(source, member) + header, shape)
     return found

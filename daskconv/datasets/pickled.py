@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,8 +40,17 @@ ALLOWED = {
 }
 NUMBERS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
+# What makes a buffer of any size that the file names; no array of a CIFAR-10 needs it.
+_SIZED = {pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0]}
 
-class _Unpickler(pickle.Unpickler):
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler: that in C takes the numbers in a file for sizes of what it allocates."""
+
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code not in _SIZED
+    }
+
     def find_class(self, module: str, name: str) -> type:
         try:
             return ALLOWED[module, name]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskconv.datasets.assemble import KEYS, assemble, because
 from daskconv.datasets.dataset import Dataset
+from daskconv.datasets.stored import checked
 from daskconv.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -54,13 +54,11 @@ def from_zarr(path: str | os.PathLike[str], *, allow_missing: bool = False) -> D
         stored: dict[str, Any] = {name: group[name] for name in (*KEYS, "class_names") if name in group}
         names = stored.pop("class_names")[...] if "class_names" in stored else group.attrs.get("class_names")
         if not allow_missing:
-            for name, array in stored.items():
-                _refuse_missing(
-                    f"{name} of {source}", source / name, array, "call from_zarr with allow_missing=True"
-                )
-        arrays = {
-            name: array[...] if name.startswith("y") else _lazy(array) for name, array in stored.items()
-        }
+            otherwise = "call from_zarr with allow_missing=True"
+            stored = {
+                name: checked(array, f"{name} of {source}", otherwise) for name, array in stored.items()
+            }
+        arrays = {name: array[:] if name.startswith("y") else _lazy(array) for name, array in stored.items()}
     except DataError:
         raise
     except Exception as error:  # metadata and chunks go through many codecs, each with its own errors
@@ -98,37 +96,14 @@ def lazy_array(array: Any, name: str) -> Any:
     DataError
         A chunk is missing.
     """
-    root = getattr(array.store, "root", None)
-    if isinstance(root, Path):
-        _refuse_missing(name, root / array.path, array, "give dask.array.from_zarr of it")
-    return _lazy(array)
-
-
-def _refuse_missing(name: str, folder: Path, array: Any, otherwise: str) -> None:
-    block = array.shards or array.chunks
-    grid = [range(-(-size // step)) for size, step in zip(array.shape, block, strict=True)]
-    expected = {array.metadata.encode_chunk_key(place) for place in itertools.product(*grid)}
-    # One walk, not one look-up a chunk: those are slow on parallel file systems, and the chunks many.
-    missing = len(expected - _files(folder))
-    if missing:
-        raise DataError(
-            f"{name} lacks {missing} of its {len(expected)} chunks, which would read as zeros: "
-            f"write it again, or {otherwise} if zeros are what they held"
-        )
-
-
-def _files(folder: Path) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(parent, file), folder).replace(os.sep, "/")
-        for parent, _, files in os.walk(folder)
-        for file in files
-    }
+    return _lazy(checked(array, name, "give dask.array.from_zarr of it"))
 
 
 def _lazy(array: Any) -> Any:
     import dask.array as da
+    from dask.base import tokenize
 
-    x = da.from_zarr(array)
+    x = da.from_array(array, array.chunks, name=f"from-zarr-{tokenize(array, array.chunks)}")
     if all(len(parts) == 1 for parts in x.chunks[1:]):
         return x
     return x.rechunk({0: "auto"} | dict.fromkeys(range(1, x.ndim), -1))

@@ -19,6 +19,7 @@ import dask
 
 from daskconv.errors import InputError
 from daskconv.graph.tuning import Table, made_for, table_name
+from daskconv.private import check_own, make_private
 
 FORMAT = 1
 _MOST_BYTES = 2**24
@@ -47,7 +48,7 @@ def save_table(table: Table) -> Path | None:
     """
     try:
         path = _path()
-        _make_private(path.parent)
+        make_private(path.parent)
         with _locked(path.parent / ".lock"):
             _replace(path, _known(path).merged(table))
     except (OSError, RuntimeError) as error:
@@ -96,36 +97,16 @@ def _known(path: Path) -> Table:
 
 
 def _read(path: Path) -> Table:
-    _check_owner(os.lstat(path.parent))
+    check_own(os.lstat(path.parent))
     with open(os.open(path, os.O_RDONLY | _CAREFULLY), "rb") as file:
         found = os.fstat(file.fileno())
-        _check_owner(found)
+        check_own(found)
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
             raise InputError("it is no file of a table")
         plain = json.loads(file.read())
     if plain["format"] != FORMAT or plain["made_for"] != made_for():
         raise InputError("it was made for another version or processor")
     return Table.from_plain(plain["rows"])
-
-
-def _check_owner(found: os.stat_result) -> None:
-    if found.st_uid != os.geteuid():
-        raise PermissionError("it belongs to another user")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError("others may write to it")
-
-
-def _make_private(folder: Path) -> None:
-    """Make the folder, or close one of this user's that others may read."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{folder} is no folder")
-    if found.st_uid != os.geteuid():
-        raise PermissionError("its folder belongs to another user")
-    if stat.S_IMODE(found.st_mode) != 0o700:
-        os.chmod(folder, 0o700)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 from daskconv.errors import InputError
+from daskconv.private import check_own, make_private
 
 _VARIABLE = "DASKCONV_JIT"
 
@@ -29,7 +32,8 @@ def njit(*, otherwise: Callable[..., Any] | None = None, **options: Any) -> Call
             return otherwise or function
         import numba
 
-        compiled = numba.njit(**options)(function)
+        with _cache_of(function):
+            compiled = numba.njit(**options)(function)
         if otherwise is None:
             return compiled
 
@@ -114,7 +118,46 @@ def _cannot_compile() -> str:
 
 
 def _probe(numba: Any) -> Any:
-    return numba.njit(nogil=True, cache=True)(_next)
+    with _cache_of(_next):
+        return numba.njit(nogil=True, cache=True)(_next)
+
+
+@contextmanager
+def _cache_of(function: Callable[..., Any]) -> Iterator[None]:
+    """Have Numba keep what it compiles of a function where only this user writes: its cache is made of pickles.
+
+    That is the folder beside the function's file where it is so, else one in the user's own cache; or one in the folder
+    that Numba was told to take (NUMBA_CACHE_DIR), if that is the user's.
+    """
+    from numba import config
+
+    told: str = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = _cache_folder(told, function.__code__.co_filename)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = told  # type: ignore[attr-defined]
+
+
+@cache
+def _cache_folder(told: str, file: str) -> str:
+    """Return the folder for what is compiled of a file's functions; "" is the one beside it."""
+    if not told and _is_own(Path(file).parent / "__pycache__"):
+        return ""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "daskconv"
+    folder = (Path(told) if told and _is_own(Path(told)) else usual) / "numba"
+    make_private(folder)
+    return str(folder)
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether a folder can be made or is there, is this user's, and nobody else may write to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_own(os.stat(folder))
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _next(number):  # type: ignore[no-untyped-def]

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from daskconv.errors import DaskconvError, InputError, Interrupted, WorkerError
+from daskconv.launch.handover import SCRIPT, HandOver, hand_over
 
-SCRIPT = 1
 # Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
 _GRACE, _PATIENCE = 10.0, 60.0
 
 
 @contextmanager
-def mpi_client(ranks: int, dashboard_address: str) -> Iterator[Any]:
-    """Yield a client on rank 1; the other ranks serve until it is done, and exit inside this call."""
+def mpi_client(ranks: int, dashboard_address: str, tls: bool) -> Iterator[tuple[Any, str]]:
+    """Yield a client and the page's token on rank 1; the other ranks serve until it is done, and exit here."""
     if not ranks:
         raise InputError(
             "transport='mpi' needs an MPI launcher: start the script with mpiexec -n 3 or more, or srun."
@@ -37,13 +37,14 @@ def mpi_client(ranks: int, dashboard_address: str) -> Iterator[Any]:
     comm = MPI.COMM_WORLD
     _check_size(comm, ranks)
     neighbours = comm.Split_type(MPI.COMM_TYPE_SHARED).size
+    given = hand_over(comm, tls)
     if comm.rank != SCRIPT:
         # The launcher hands Ctrl-C, SIGTERM and SIGUSR1 to every rank; the script's rank alone decides.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        _serve(dask_mpi, comm, neighbours, dashboard_address)
+        _serve(dask_mpi, comm, neighbours, dashboard_address, given)
     dask_mpi.initialize(exit=False)
-    yield from _script(comm)
+    yield from _script(comm, given)
 
 
 def _check_size(comm: Any, ranks: int) -> None:
@@ -62,21 +63,29 @@ def _check_size(comm: Any, ranks: int) -> None:
     sys.exit(2)
 
 
-def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) -> None:
+def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str, given: HandOver) -> None:
     """Be the scheduler or a worker until the script is done, then exit; ``neighbours`` ranks share this host."""
+    import dask
+
     from daskconv.launch.affinity import cap_threads, host_memory
     from daskconv.launch.page import preloaded
     from daskconv.launch.port import next_free
     from daskconv.launch.quiet import mute
+    from daskconv.launch.sockets import loopback_interface
 
     cap_threads()
     mute()
+    dask.config.set(given.config())
     with preloaded():
         dask_mpi.initialize(
+            interface=loopback_interface() if neighbours == comm.size else None,
+            protocol=given.protocol,
             nthreads=1,
+            local_directory=given.scratch,
             memory_limit=host_memory() // neighbours,
             dashboard_address=next_free(dashboard_address),
             worker_class="distributed.Worker",
+            worker_options={"dashboard_address": "127.0.0.1:0"},
             exit=False,
         )
     while any(thread.name.startswith("Dask-Default-Threads") for thread in threading.enumerate()):
@@ -86,16 +95,16 @@ def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str) ->
     sys.exit(0)
 
 
-def _script(comm: Any) -> Iterator[Any]:
+def _script(comm: Any, given: HandOver) -> Iterator[tuple[Any, str]]:
     from distributed import Client
 
     from daskconv.launch.quiet import quiet_shutdown
 
     with quiet_shutdown():
-        client = Client()
+        client = Client(security=given.security)
         try:
             _wait_for_workers(client, comm.size - 2)
-            yield client
+            yield client, given.token
         except BaseException as error:
             _say(error)
             _end(client, comm, _GRACE)

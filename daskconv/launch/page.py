@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import dask
 
@@ -61,14 +62,15 @@ def _path(client: Any) -> str | None:
     return path
 
 
-def page_address(info: dict[str, Any], path: str = "/status") -> str:
-    """Return the address of a page of the scheduler; on another host, with how to get there.
+def page_address(info: dict[str, Any], path: str = "/status", token: str = "") -> str:
+    """Return the address of a page of the scheduler, with its token; on another host, with how to get there.
 
     Parameters
     ----------
     info : dict
         ``client.scheduler_info()``.
     path : str
+    token : str
     """
     port = info.get("services", {}).get("dashboard")
     if not port:
@@ -76,7 +78,7 @@ def page_address(info: dict[str, Any], path: str = "/status") -> str:
     host = info["address"].rpartition("://")[2].rpartition(":")[0]
     here = {"", "127.0.0.1", "localhost", *_own_addresses()}  # none where the scheduler is in this process
     tunnel = "" if host in here else f" after ssh -L {port}:127.0.0.1:{port} {host}"
-    return f"http://127.0.0.1:{port}{path}{tunnel}"
+    return f"http://127.0.0.1:{port}{path}{f'?token={quote(token)}' if token else ''}{tunnel}"
 
 
 def _own_addresses() -> set[str]:

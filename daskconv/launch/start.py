@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 
@@ -16,9 +16,23 @@ from daskconv.launch.guard import check_main_guard
 from daskconv.launch.page import page_address, page_of, preloaded
 from daskconv.launch.port import moved, next_free
 from daskconv.launch.quiet import mute, quiet_shutdown
+from daskconv.launch.scratch import scratch_folder
 from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
 from daskconv.run.select import active_client, check_transport
+
+_OPEN = ", NO TLS: whoever reaches its ports can run code as you"
+
+
+class Shown(NamedTuple):
+    """What the first line says of the page: the address that was asked for, the page's token, and a warning."""
+
+    address: str = ":0"
+    token: str = ""
+    note: str = ""
+
+
+SHOWN = Shown()
 
 
 @contextmanager
@@ -30,6 +44,7 @@ def start(
     pinned: bool = True,
     dashboard_address: str = "127.0.0.1:8787",
     dashboard: bool | None = None,
+    tls: bool = True,
 ) -> Iterator[Any]:
     """Start or find the cluster that a script runs on; its first line, wherever it runs.
 
@@ -53,6 +68,9 @@ def start(
         Whether there is a page on which to watch training. Where a scheduler has a dashboard it is one of its pages,
         unless this or Dask's configuration ``daskconv.dashboard.enabled`` is False; with transport="local" this process
         serves it if this is True.
+    tls : bool
+        Encrypt all of Dask's connections and refuse whoever has no certificate of this job. False does neither:
+        whoever reaches a port of the scheduler or of a worker can run code as you. A client of your own stays as it is.
 
     Yields
     ------
@@ -75,7 +93,7 @@ def start(
         if value is not None:
             check_count(value, name)
     check_transport(transport)
-    ranks = launcher_ranks()
+    ranks, note = launcher_ranks(), "" if tls else _OPEN
     starts_nothing = transport == "local" or ranks or transport == "mpi" or active_client() is not None
     if workers is not None and starts_nothing:
         raise InputError(
@@ -94,17 +112,22 @@ def start(
         elif ranks or transport == "mpi":
             from daskconv.launch.mpi import mpi_client
 
-            client = stack.enter_context(mpi_client(ranks, dashboard_address))
+            client, token = stack.enter_context(mpi_client(ranks, dashboard_address, tls))
             yield stack.enter_context(
                 prepared(
-                    client, "mpi" if transport == "auto" else transport, threads, pinned, dashboard_address
+                    client,
+                    "mpi" if transport == "auto" else transport,
+                    threads,
+                    pinned,
+                    Shown(dashboard_address, token, note),
                 )
             )
         elif (client := active_client()) is not None:
             yield stack.enter_context(prepared(client, "dask", threads, pinned=False))
         else:
-            client = stack.enter_context(_local_cluster(workers, threads, dashboard_address))
-            yield stack.enter_context(prepared(client, "dask", threads, pinned, dashboard_address))
+            client, token = stack.enter_context(_local_cluster(workers, threads, dashboard_address, tls))
+            shown = Shown(dashboard_address, token, note)
+            yield stack.enter_context(prepared(client, "dask", threads, pinned, shown))
 
 
 @contextmanager
@@ -130,27 +153,39 @@ def _say_local(ranks: int, page: str) -> None:
 
 
 @contextmanager
-def _local_cluster(workers: int | None, threads: int | None, dashboard_address: str) -> Iterator[Any]:
+def _local_cluster(
+    workers: int | None, threads: int | None, dashboard_address: str, tls: bool
+) -> Iterator[tuple[Any, str]]:
+    """Yield a client of processes on this host, which listen on its loopback alone, and the page's token."""
     from distributed import Client, LocalCluster
+
+    from daskconv.launch import gate
+    from daskconv.launch.tls import configured, temporary
 
     check_main_guard()
     count = workers or max(1, min(4, len(cores()) // (threads or 1)))
     environ = dask.config.get("distributed.nanny.pre-spawn-environ", {}) | ONE_THREAD_ENVIRON
+    token = gate.token()
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ} | gate.preloaded(token)),
         quiet_shutdown(),
         preloaded(),
         LocalCluster(
-            n_workers=count, threads_per_worker=1, dashboard_address=next_free(dashboard_address)
+            n_workers=count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=next_free(dashboard_address),
+            security=temporary() if tls and not configured() else None,
+            local_directory=scratch_folder(),
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield client
+        yield client, token
 
 
 @contextmanager
 def prepared(
-    client: Any, transport: str, threads: int | None, pinned: bool, dashboard_address: str = ":0"
+    client: Any, transport: str, threads: int | None, pinned: bool, shown: Shown = SHOWN
 ) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
     from daskconv.run.losses import wait_for_a_worker, worker_addresses
@@ -171,10 +206,11 @@ def prepared(
         client.run(pin, to, workers=[address])
     where = " | ".join(_ranges(to) for to in pins.values()) if len(pins) <= 8 else "each its own cores"
     with dask.config.set({"daskconv.threads": count}), page_of(client) as path:
-        page = page_address(info, path)
+        page = page_address(info, path, shown.token)
+        page += f"{moved(page, shown.address)}{shown.note}"
         print(
             f"daskconv: {transport}, {_plural(len(workers), 'worker')} x {_plural(count, 'thread')}, "
-            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page}{moved(page, dashboard_address)}",
+            f"{'pinned to cores ' + where if pins else 'not pinned'}, page: {page}",
             flush=True,
         )
         for line in tunnel_lines(client):

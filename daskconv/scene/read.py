@@ -57,7 +57,7 @@ class Scene:
     @property
     def is_stored(self) -> bool:
         """Whether its pixels lie in a Zarr array."""
-        return is_zarr(self.array)
+        return not self.is_dask and not isinstance(self.array, np.ndarray)
 
 
 def is_zarr(array: Any) -> bool:
@@ -78,7 +78,12 @@ def read_scene(scene: Any, fits: Callable[[int], bool], channels: int | None) ->
     """
     labels = scene if hasattr(scene, "dims") and hasattr(scene, "coords") else None
     array = scene.data if labels is not None else scene
-    array = array if hasattr(array, "dask") or is_zarr(array) else np.asarray(array)
+    if is_zarr(array):
+        from daskconv.datasets.stored import checked  # brings in no more than Dask, which is there by now
+
+        array = checked(array, "the scene", "give dask.array.from_zarr of it")
+    else:
+        array = array if hasattr(array, "dask") else np.asarray(array)
     _check_pixels(array)
     axes = _axes_of_shape(array.shape, fits) if labels is None else axes_of_labels(labels)
     if axes is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskconv.errors import DataError
+from daskconv.errors import DaskconvError, DataError
 from daskconv.layout import Layout
 from daskconv.nn.initializers import Initializer
 from daskconv.nn.layers.base import Layer
@@ -172,11 +172,14 @@ def _model_of(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any]) -
             tuple(plain["class_names"]),
             input_shape,
         )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is no daskconv model ({error!r}).") from None
-    expected, arrays = {}, model.params | model.state
-    if input_shape:
-        expected = network.weight_shapes(input_shape) | network.statistic_shapes(input_shape)
+        expected, arrays = {}, model.params | model.state
+        if input_shape:
+            expected = network.weight_shapes(input_shape) | network.statistic_shapes(input_shape)
+    except DaskconvError:
+        raise
+    except Exception as error:  # a header may say anything, and layers complain in many ways
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{path} is no daskconv model ({said}).") from None
     for name, shape in expected.items():
         if name not in arrays or arrays[name].shape != shape:
             found = arrays[name].shape if name in arrays else "nothing"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
-from daskconv.errors import InputError
+from daskconv.errors import DaskconvError, DataError, InputError
 from daskconv.nn.onnx.read import read_model
 from daskconv.nn.onnx.values import IMAGES, Value
 from daskconv.train.durable import write_whole
@@ -52,15 +53,28 @@ def load_onnx(
     (3, 10)
     """
     model = read_model(source)
+    given = None if input_shape is None else tuple(input_shape)
+    try:
+        return _translated(model, given, tuple(class_names))
+    except DaskconvError:
+        raise
+    except Exception as error:  # a file that passes ONNX's own check may still contradict itself anywhere
+        name = "The ONNX model" if isinstance(source, bytes) else str(source)
+        said = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{name} cannot be translated ({type(error).__name__}: {said}): it contradicts itself, export it anew."
+        ) from error
+
+
+def _translated(model: Any, given: tuple[int, ...] | None, class_names: tuple[str, ...]) -> Model:
     from daskconv.nn.onnx.load import image_input, initializers, load
 
-    given = None if input_shape is None else tuple(input_shape)
     name, shape, batch = image_input(model, given)
     h, w, c = shape
     loaded = load(model, {name: (IMAGES, c, h, w)}, initializers(model), batch=batch)
     if not all(isinstance(output, Value) for output in loaded.outputs):
         raise InputError("The ONNX model has an output that does not depend on its images: leave that out.")
-    return Model(loaded.network, loaded.params, loaded.state, None, tuple(class_names), shape)
+    return Model(loaded.network, loaded.params, loaded.state, None, class_names, shape)
 
 
 def save_onnx(model: Model, path: str | PathLike[str] | None = None) -> bytes:

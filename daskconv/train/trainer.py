@@ -34,6 +34,7 @@ from daskconv.train.files import Checkpoint, load_checkpoint, write_checkpoint
 from daskconv.train.history import History
 from daskconv.train.images import as_images, image_shape
 from daskconv.train.interrupt import StopRequest, catching, check_not_stopped
+from daskconv.train.memory import check_memory
 from daskconv.train.model import Model
 from daskconv.train.normalize import Normalize
 from daskconv.train.optim import SGD, Optimizer
@@ -255,6 +256,7 @@ class Trainer:
         spec = resolve_checkpoints(checkpoint)
         keeper = None if spec is None else Keeper(spec, self.steps)
         self._begin(program, x)
+        check_memory(program, self._require_state(), name != "local", self.threads)
         for item in data.values():
             item.normalize = self._require_model().preprocess
         self._stop = StopRequest()

@@ -150,7 +150,7 @@ def test_other_kernels_or_versions_have_another_file(monkeypatch):
 def test_what_belongs_to_another_user_is_neither_read_nor_written(kept, monkeypatch):
     monkeypatch.setattr(tuning_file.os, "geteuid", lambda: 12345)
     ignored("belongs to another user")
-    with pytest.warns(RuntimeWarning, match="its folder belongs to another user.*DASKCONV_CACHE"):
+    with pytest.warns(RuntimeWarning, match="it belongs to another user.*DASKCONV_CACHE"):
         assert save_table(TABLE) is None
 
 
