@@ -63,6 +63,8 @@ class Machine:
         Seconds of a step besides its layers, exchanges and update.
     task, hop : float
         Seconds of Dask's scheduler for each task, and from one task to the next that depends on it.
+    comm : float
+        Bytes a second that a worker gets over Dask's connections.
     disk : float
         Bytes a second that a host reads.
     jitter : float
@@ -92,6 +94,7 @@ class Machine:
     step: float
     task: float
     hop: float
+    comm: float
     disk: float
     jitter: float
     crowding: float

@@ -1,0 +1,207 @@
+"""Trace: a step of a plan, layer by layer: its layout, its largest shard's part of the work, and what moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+from daskconv.cost.cuts import (
+    Grid,
+    Held,
+    Moved,
+    add_up,
+    keeps_apart,
+    moments,
+    move,
+    needs,
+    weight_parts,
+    work_share,
+)
+from daskconv.cost.work import ITEM, Work, works_of
+from daskconv.errors import InputError
+from daskconv.layout import Layout
+from daskconv.nn import passes
+from daskconv.nn.layers.base import Shape
+from daskconv.nn.network import INPUT, Network, Node
+from daskconv.plan.boxes import Box
+from daskconv.plan.fitting import fitting, required
+from daskconv.plan.plans import Plan
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of a network as a plan's shards run it.
+
+    Attributes
+    ----------
+    node : Node
+    work : Work or None
+        None where it is done at the end of the layer before.
+    layout : Layout
+    images : int
+        Of the largest shard.
+    share : float
+        The largest shard's share of an image's work.
+    moves : tuple of Moved
+        Exchanges that come before it, and the sum that comes after it, on the way forward.
+    back : tuple of Moved
+        Those of the gradients.
+    weights : tuple of (parts, bytes)
+        Into how many parts each weight and statistic is cut, and the bytes of the largest.
+    held : float
+        Bytes that the largest shard keeps of its output, and of inputs that came from others.
+    """
+
+    node: Node
+    work: Work | None
+    layout: Layout
+    images: int
+    share: float
+    moves: tuple[Moved, ...]
+    back: tuple[Moved, ...]
+    weights: tuple[tuple[int, float], ...]
+    held: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a plan is priced for: a network on images of a shape, in batches, cut into shards."""
+
+    network: Network
+    input_shape: Shape
+    batch: int
+
+    @cached_property
+    def methods(self) -> Mapping[str, Mapping[str, str]]:
+        """The method of each convolution and pass."""
+        return self.network.tuned_methods(self.input_shape, "auto", images=self.batch)[0]
+
+    @cached_property
+    def works(self) -> dict[str, Work]:
+        """The layers, by the name of their own node."""
+        return {work.node.name: work for work in works_of(self.network, self.input_shape, self.methods)}
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each value."""
+        return self.network.shapes(self.input_shape)
+
+    @cached_property
+    def needed(self) -> set[str]:
+        """The values that a gradient flows through."""
+        names = self.network.weight_shapes(self.input_shape)
+        return passes.needs_grad(self.network.nodes, passes.by_node(dict.fromkeys(names)))
+
+
+def trace(case: Case, plan: Plan) -> list[Step]:
+    """Return what a step under a plan consists of.
+
+    Raises
+    ------
+    InputError
+        Where a layer cannot be split as the plan says.
+    """
+    tracer = Tracer(case, plan)
+    steps = [tracer.step(node) for node in case.network.nodes]
+    return [*steps, tracer.scores()]
+
+
+@dataclass
+class Tracer:
+    """Goes through a network from the images to the scores."""
+
+    case: Case
+    plan: Plan
+    values: dict[str, Held] = field(default_factory=dict)
+    fetched: set[tuple[str, tuple[Box, ...]]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.grid = Grid(self.plan.shards, self.case.batch)
+        self.asked = self.plan.layouts(self.case.network)
+
+    def step(self, node: Node) -> Step:
+        """Add a node."""
+        case, grid = self.case, self.grid
+        shapes, out = tuple(case.shapes[name] for name in node.inputs), case.shapes[node.name]
+        if keeps_apart(node.layer):
+            return Step(node, None, Layout(n=grid.shards), 0, 0.0, (), (), (), 0.0)
+        layout = self._layout(node, shapes, out)
+        boxes = needs(node.layer, shapes, out, layout, grid)
+        moved = [self._fetch(name, [box[i] for box in boxes]) for i, name in enumerate(node.inputs)]
+        found = [each for each in moved if each]
+        if (norm := moments(node.name, node.layer, layout, out[-1], self.plan.synchronize)) is not None:
+            found.append(norm)
+        batched = not node.layer.is_constant and any(
+            name == INPUT or self.values[name].batched for name in node.inputs
+        )
+        held = Held(out, layout, batched)
+        total, self.values[node.name] = add_up(node.layer, node.name, held, layout, grid)
+        back = [each for each in found if each.name in case.needed]
+        if total:
+            found.append(total)
+            back.append(total)
+        images = max(grid.count(box[0][0]) for box in boxes)
+        share = work_share(node.layer, shapes, out, layout, grid)
+        kept = ITEM * images * share * prod(out) + sum(each.nbytes for each in found)
+        weights = self._weights(node, shapes, layout)
+        work = case.works.get(node.name)
+        return Step(node, work, layout, images, share, tuple(found), tuple(back), weights, kept)
+
+    def scores(self) -> Step:
+        """Return the exchange of the scores, so that each shard has those of its group of images."""
+        last = self.case.network.nodes[-1]
+        grid, moves = self.grid, []
+        for name in last.inputs if keeps_apart(last.layer) else (last.name,):
+            held = self.values[name]
+            needed = [((shard, shard + 1), *((0, size) for size in held.shape)) for shard in grid.samples]
+            moves.append(move(name, held, needed, grid))
+        found = tuple(each for each in moves if each)
+        images = -(-self.case.batch // grid.shards)
+        return Step(Node("loss", last.layer), None, Layout(n=grid.shards), images, 0.0, found, found, (), 0.0)
+
+    def _layout(self, node: Node, shapes: tuple[Shape, ...], out: Shape) -> Layout:
+        asked, either = self.asked[node.name]
+        try:
+            if asked is None:
+                first = node.inputs[0]
+                follows = Layout(n=self.grid.shards) if first == INPUT else self.values[first].layout
+                return fitting(node.layer, shapes, out, follows)
+            if self.plan.layers:
+                return required(node.layer, shapes, out, asked)
+        except InputError as error:
+            raise InputError(f"Plan {self.plan.name}, layer {node.name!r}: {error}") from None
+        if not either:
+            return fitting(node.layer, shapes, out, asked)
+        by_channel = replace(asked, c=asked.k, k=1)
+        choices = [fitting(node.layer, shapes, out, layout) for layout in (asked, by_channel)]
+        split = [layout for layout in choices if layout.shards == asked.shards] or choices[:1]
+        return min(split, key=lambda layout: self._sent(node, shapes, out, layout))
+
+    def _sent(self, node: Node, shapes: tuple[Shape, ...], out: Shape, layout: Layout) -> float:
+        """Return the bytes that a layout of a node sends for as many images as shards."""
+        grid = Grid(self.grid.shards, self.grid.shards)
+        boxes = needs(node.layer, shapes, out, layout, grid)
+        total = 0.0
+        for i, name in enumerate(node.inputs):
+            moved = name != INPUT and move(name, self.values[name], [box[i] for box in boxes], grid)
+            total += moved.total if moved else 0.0
+        summed = add_up(node.layer, node.name, Held(out, layout), layout, grid)[0]
+        return total + (summed.total if summed else 0.0)
+
+    def _fetch(self, name: str, boxes: list[Box]) -> Moved | None:
+        if name == INPUT or (name, tuple(boxes)) in self.fetched:
+            return None
+        self.fetched.add((name, tuple(boxes)))
+        return move(name, self.values[name], boxes, self.grid)
+
+    def _weights(self, node: Node, shapes: tuple[Shape, ...], layout: Layout) -> tuple[tuple[int, float], ...]:
+        read = shapes[0] if len(shapes) == 1 else shapes
+        named = {**node.layer.weights(read), **node.layer.statistics(read)}
+        parts = weight_parts(node.layer, layout)
+        found = []
+        for name, (shape, _) in named.items():
+            count = min(parts.get(name, parts.get("", 1)), max(prod(shape), 1))
+            found.append((count, ITEM * -(-prod(shape) // count)))
+        return tuple(found)
