@@ -28,13 +28,15 @@ class Grid:
 
     shards: int
     images: int
+    most: int = _ALL
 
     @property
     def samples(self) -> Sequence[int]:
         """The shards that are looked at."""
-        if self.shards <= _ALL:
+        if self.shards <= self.most:
             return range(self.shards)
-        return [i * (self.shards - 1) // (_SOME - 1) for i in range(_SOME)]
+        some = min(_SOME, self.most)
+        return [i * (self.shards - 1) // (some - 1) for i in range(some)]
 
     def count(self, groups: Range) -> int:
         """Return the images of some groups of the batch."""
@@ -78,7 +80,9 @@ def needs(
 ) -> list[tuple[Box, ...]]:
     """Return, by sampled shard, the box that it reads of each input, images first."""
     return [
-        tuple((_part(grid.shards, layout.n, at[0]), *box) for box in _inputs(layer, shapes, out, layout, at[1:]))
+        tuple(
+            (_part(grid.shards, layout.n, at[0]), *box) for box in _inputs(layer, shapes, out, layout, at[1:])
+        )
         for at in (place(shard, layout, grid.shards) for shard in grid.samples)
     ]
 
@@ -137,7 +141,9 @@ def move(name: str, held: Held, needed: Sequence[Box], grid: Grid, times: int = 
         own = box_of(shard, held, grid)
         shared = intersect(own, box)
         grows = grows and shared == own
-        got = times * _volume(box, held.batched, grid) - (_volume(shared, held.batched, grid) if shared else 0)
+        got = times * _volume(box, held.batched, grid) - (
+            _volume(shared, held.batched, grid) if shared else 0
+        )
         sizes.append(got)
         counts.append(times * _owners(held, box, grid) - (shared is not None))
     if not any(sizes):
@@ -149,6 +155,8 @@ def move(name: str, held: Held, needed: Sequence[Box], grid: Grid, times: int = 
 
 def add_up(layer: Layer, name: str, held: Held, layout: Layout, grid: Grid) -> tuple[Moved | None, Held]:
     """Return the exchange that adds up what shards have of a layer's sums, and how the result is held."""
+    if summands(layer, layout) == 1:
+        return None, held
     after = Held(held.shape, summed(layer, held.shape, layout), held.batched)
     needed = [box_of(shard, after, grid) for shard in grid.samples]
     partial = Held(held.shape, as_summands(layer, layout), held.batched)
@@ -250,4 +258,3 @@ def _kind(held: Held, needed: Sequence[Box], grows: bool) -> str:
 
 def _kind_of_sum(needed: Sequence[Box]) -> str:
     return "all-reduce" if len(set(needed)) < len(needed) else "reduce-scatter"
-

@@ -8,7 +8,7 @@ what the others have whole, and the scheduler handles a task a worker between an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
@@ -18,7 +18,8 @@ from daskconv.cost.speed import seconds_of
 from daskconv.cost.trace import Case, Step, trace
 from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import images_at_once
-from daskconv.plan.buckets import LARGEST, SMALLEST, WHOLE
+from daskconv.plan.buckets import WHOLE
+from daskconv.plan.buckets import sizes as bucket_sizes
 from daskconv.plan.plans import Plan
 
 TRANSPORTS = ("mpi", "dask", "local")
@@ -152,7 +153,7 @@ class Cost:
 
     @cached_property
     def memory(self) -> float:
-        """Bytes that a worker's memory grows by: parameters, slots, gradients, values kept for the way back, buffers."""
+        """Bytes that a worker's memory grows by: parameters, slots, gradients, kept values, buffers."""
         held = self.weight_bytes
         threads = self.machine.cores // self.machine.workers_per_host
         values = sum(layer.step.held for layer in self.layers)
@@ -166,7 +167,9 @@ class Cost:
             vectors = side_by_side + 1.0
         else:
             values *= self.plan.shards / self.workers
-        return held * (2 + vectors) + values + 2 * largest + max((b.nbytes for b in self.buckets), default=0.0)
+        return (
+            held * (2 + vectors) + values + 2 * largest + max((b.nbytes for b in self.buckets), default=0.0)
+        )
 
     def exchange_seconds(self, members: int, nbytes: float, messages: int) -> float:
         """Return what an exchange takes in which each of the members gets so many bytes in so many messages."""
@@ -231,10 +234,17 @@ def price(
             f"{plan.shards} shards on {workers} workers are no whole number each: give a divisor of the shards."
         )
     steps = trace(case, plan)
-    together = together if together > 1 else min(machine.workers_per_host, workers)
-    layers = tuple(_timed(case, plan, machine, workers, step) for step in steps)
-    found = _buckets(plan, steps, workers, together, bucket)
-    return Cost(case, plan, machine, workers, transport, layers, tuple(found), _images(case.batch, workers))
+    blocks = _blocks(case, plan, workers)
+    layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
+    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers))
+    return with_buckets(cost, bucket or plan.bucket_bytes, together)
+
+
+def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
+    """Return a cost with other buckets of gradients; the parameters are those of :func:`price`."""
+    steps = [layer.step for layer in cost.layers]
+    together = together if together > 1 else min(cost.machine.workers_per_host, cost.workers)
+    return replace(cost, buckets=tuple(_buckets(cost.plan, steps, cost.workers, together, bucket)))
 
 
 def exchange_seconds(machine: Machine, workers: int, members: int, nbytes: float, messages: int) -> float:
@@ -257,22 +267,28 @@ def _moves(step: Step) -> Iterator[Moved]:
 
 def _images(batch: int, workers: int) -> tuple[tuple[int, int], ...]:
     short, longer = divmod(batch, workers)
-    return tuple((count, images) for count, images in ((longer, short + 1), (workers - longer, short)) if count)
+    return tuple(
+        (count, images) for count, images in ((longer, short + 1), (workers - longer, short)) if count
+    )
 
 
-def _timed(case: Case, plan: Plan, machine: Machine, workers: int, step: Step) -> Timed:
+def _blocks(case: Case, plan: Plan, workers: int) -> int:
+    """Return the blocks that a worker takes through each layer in a step."""
+    each = plan.shards // workers
+    if not plan.splits_images_only:
+        return each
+    shard = -(-case.batch // plan.shards)
+    return each * ceil(shard / max(1, images_at_once(case.network, case.input_shape, case.methods, shard)))
+
+
+def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) -> Timed:
     if step.work is None:
         return Timed(step, 0.0, 0.0, True)
-    each = plan.shards // workers
-    if plan.splits_images_only:
-        block = images_at_once(case.network, case.input_shape, case.methods, step.images)
-        blocks = ceil(step.images / max(block, 1)) * each
-    else:
-        blocks = each
     parts = step.weights[0][0] if step.weights else 1
-    crowd = min(workers, machine.workers_per_host)
-    forward, known = seconds_of(machine, step.work, "forward", step.images * each, blocks, step.share, parts, crowd)
-    backward, _ = seconds_of(machine, step.work, "backward", step.images * each, blocks, step.share, parts, crowd)
+    images = step.images * (plan.shards // workers)
+    args = images, blocks, step.share, parts, min(workers, machine.workers_per_host)
+    forward, known = seconds_of(machine, step.work, "forward", *args)
+    backward, _ = seconds_of(machine, step.work, "backward", *args)
     return Timed(step, forward, backward, known)
 
 
@@ -291,10 +307,8 @@ def _buckets(
         yield Bucket(nbytes, max(1, workers // parts), 0)
 
 
-def _data_buckets(
-    steps: Sequence[Step], workers: int, together: int, bucket: int | None
-) -> Iterator[Bucket]:
-    smallest, largest = (SMALLEST, LARGEST) if bucket is None else (bucket // 4, bucket)
+def _data_buckets(steps: Sequence[Step], workers: int, together: int, bucket: int | None) -> Iterator[Bucket]:
+    smallest, largest = bucket_sizes(bucket)
     filled = 0.0
     for at, step in reversed(list(enumerate(steps))):
         for _, nbytes in step.weights:
@@ -304,4 +318,3 @@ def _data_buckets(
             for _ in range(count):
                 yield Bucket(filled / count, workers, at, together if workers % together == 0 else 1)
             filled = 0.0
-

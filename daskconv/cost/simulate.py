@@ -23,7 +23,7 @@ _NUMBERS = 48
 
 
 class Event(NamedTuple):
-    """What the latest worker, or the network, does: "compute", "exchange" or "gradients", from ``start`` to ``stop``."""
+    """What the latest worker, or the network, does: "compute", "exchange" or "gradients"."""
 
     kind: str
     name: str
@@ -98,6 +98,11 @@ def simulate(cost: Cost, *, steps: int = STEPS, seed: int = 0) -> Simulated:
     return Simulated(cost, mean, alone, max(0.0, quiet - alone), max(0.0, mean - quiet), tuple(calm.events))
 
 
+def calm_seconds(cost: Cost) -> float:
+    """Return the seconds of a step in which no worker is late."""
+    return _Run(cost).step(_ready(cost))
+
+
 def _ready(cost: Cost) -> NDArray[np.float64]:
     """Return each worker's part of the busiest one's time; only where images alone are split, some have fewer."""
     if not cost.plan.splits_images_only:
@@ -112,13 +117,17 @@ class _Run:
     def __init__(self, cost: Cost, exchanges: bool = True) -> None:
         self.cost, self.exchanges = cost, exchanges and cost.workers > 1 and cost.transport != "local"
         self.events: list[Event] = []
-        self.clocks = np.zeros(cost.workers)
+        self.clocks = np.zeros(1)
         self.network = 0.0
         self.overlaps = cost.plan.splits_images_only and cost.transport == "mpi"
 
     def step(self, factors: NDArray[np.float64]) -> float:
         """Return the seconds until the last worker has its new weights."""
         layers = self.cost.layers
+        if self.cost.plan.splits_images_only or factors.min() == factors.max():
+            # Nobody waits before the end, or nobody is late: the slowest worker stands for all.
+            factors = factors.max(keepdims=True)
+        self.clocks = np.zeros(len(factors))
         for layer in layers:
             self._move(layer.step.moves)
             self._compute(layer.step.node.name, layer.forward, factors)
@@ -211,7 +220,7 @@ def latest(clocks: NDArray[np.float64], members: int) -> NDArray[np.float64]:
 
 
 def check_fits(run: Simulated) -> None:
-    """Raise InputError where a worker's part of the step is larger than its memory, with a number of workers that would do."""
+    """Raise InputError where a worker lacks the memory for its part of the step, with how many workers would do."""
     cost = run.cost
     machine = cost.machine
     room = machine.memory / machine.workers_per_host
@@ -220,8 +229,8 @@ def check_fits(run: Simulated) -> None:
     more = smallest_that_fits(cost, room)
     told = f"{more} workers would do" if more else "no number of workers makes it fit: split weights or rows"
     raise InputError(
-        f"A step of the plan {cost.plan.name} on {cost.workers} workers takes {cost.memory / 1e9:.1f} GB of each, and one of "
-        f"{machine.name} has {room / 1e9:.1f} GB: {told}."
+        f"A step of the plan {cost.plan.name} on {cost.workers} workers takes {cost.memory / 1e9:.1f} GB of each, "
+        f"and one of {machine.name} has {room / 1e9:.1f} GB: {told}."
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
+from typing import Any, NamedTuple
 
 from daskconv.cost.cuts import (
     Grid,
@@ -23,7 +24,7 @@ from daskconv.cost.work import ITEM, Work, works_of
 from daskconv.errors import InputError
 from daskconv.layout import Layout
 from daskconv.nn import passes
-from daskconv.nn.layers.base import Shape
+from daskconv.nn.layers.base import Layer, Shape
 from daskconv.nn.network import INPUT, Network, Node
 from daskconv.plan.boxes import Box
 from daskconv.plan.fitting import fitting, required
@@ -116,10 +117,11 @@ class Tracer:
     plan: Plan
     values: dict[str, Held] = field(default_factory=dict)
     fetched: set[tuple[str, tuple[Box, ...]]] = field(default_factory=set)
+    asked: Mapping[str, tuple[Layout | None, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.grid = Grid(self.plan.shards, self.case.batch)
-        self.asked = self.plan.layouts(self.case.network)
+        self.asked = self.asked or self.plan.layouts(self.case.network)
 
     def step(self, node: Node) -> Step:
         """Add a node."""
@@ -128,26 +130,22 @@ class Tracer:
         if keeps_apart(node.layer):
             return Step(node, None, Layout(n=grid.shards), 0, 0.0, (), (), (), 0.0)
         layout = self._layout(node, shapes, out)
-        boxes = needs(node.layer, shapes, out, layout, grid)
-        moved = [self._fetch(name, [box[i] for box in boxes]) for i, name in enumerate(node.inputs)]
-        found = [each for each in moved if each]
-        if (norm := moments(node.name, node.layer, layout, out[-1], self.plan.synchronize)) is not None:
-            found.append(norm)
-        batched = not node.layer.is_constant and any(
-            name == INPUT or self.values[name].batched for name in node.inputs
-        )
-        held = Held(out, layout, batched)
-        total, self.values[node.name] = add_up(node.layer, node.name, held, layout, grid)
-        back = [each for each in found if each.name in case.needed]
-        if total:
-            found.append(total)
-            back.append(total)
-        images = max(grid.count(box[0][0]) for box in boxes)
-        share = work_share(node.layer, shapes, out, layout, grid)
-        kept = ITEM * images * share * prod(out) + sum(each.nbytes for each in found)
-        weights = self._weights(node, shapes, layout)
+        given = tuple(self.values.get(name) for name in node.inputs)
+        part = _part(node.layer, shapes, out, layout, given, grid, self.plan.synchronize)
+        self.values[node.name] = part.held
+        moves, back = [], []
+        for name, boxes, moved in zip(node.inputs, part.boxes, part.moved, strict=True):
+            if self._fetches(name, boxes) and moved:
+                moves.append(replace(moved, name=name))
+                back += moves[-1:] if name in case.needed else []
+        for each in part.sums:
+            moves.append(replace(each, name=node.name))
+            back.append(moves[-1])
+        kept = ITEM * part.images * part.share * prod(out) + sum(each.nbytes for each in moves)
         work = case.works.get(node.name)
-        return Step(node, work, layout, images, share, tuple(found), tuple(back), weights, kept)
+        return Step(
+            node, work, layout, part.images, part.share, tuple(moves), tuple(back), part.weights, kept
+        )
 
     def scores(self) -> Step:
         """Return the exchange of the scores, so that each shard has those of its group of images."""
@@ -190,18 +188,57 @@ class Tracer:
         summed = add_up(node.layer, node.name, Held(out, layout), layout, grid)[0]
         return total + (summed.total if summed else 0.0)
 
-    def _fetch(self, name: str, boxes: list[Box]) -> Moved | None:
-        if name == INPUT or (name, tuple(boxes)) in self.fetched:
-            return None
-        self.fetched.add((name, tuple(boxes)))
-        return move(name, self.values[name], boxes, self.grid)
+    def _fetches(self, name: str, boxes: tuple[Box, ...]) -> bool:
+        """Return whether a value is fetched now: images are read, and what came once is there."""
+        if name == INPUT or (name, boxes) in self.fetched:
+            return False
+        self.fetched.add((name, boxes))
+        return True
 
-    def _weights(self, node: Node, shapes: tuple[Shape, ...], layout: Layout) -> tuple[tuple[int, float], ...]:
-        read = shapes[0] if len(shapes) == 1 else shapes
-        named = {**node.layer.weights(read), **node.layer.statistics(read)}
-        parts = weight_parts(node.layer, layout)
-        found = []
-        for name, (shape, _) in named.items():
-            count = min(parts.get(name, parts.get("", 1)), max(prod(shape), 1))
-            found.append((count, ITEM * -(-prod(shape) // count)))
-        return tuple(found)
+
+class _Part(NamedTuple):
+    """What a layer's layout means, by the values that it reads; "moved" belongs to each of them."""
+
+    boxes: tuple[tuple[Box, ...], ...]
+    moved: tuple[Moved | None, ...]
+    sums: tuple[Moved, ...]
+    held: Held
+    images: int
+    share: float
+    weights: tuple[tuple[int, float], ...]
+
+
+@lru_cache(maxsize=16384)
+def _part(
+    layer: Layer,
+    shapes: tuple[Shape, ...],
+    out: Shape,
+    layout: Layout,
+    given: tuple[Held | None, ...],
+    grid: Grid,
+    synchronize: bool,
+) -> _Part:
+    """Return what a layer's layout means: networks have the same layers again and again."""
+    needed = needs(layer, shapes, out, layout, grid)
+    boxes = tuple(tuple(box[i] for box in needed) for i in range(len(shapes)))
+    moved = tuple(
+        move("", held, each, grid) if held else None for held, each in zip(given, boxes, strict=True)
+    )
+    batched = not layer.is_constant and any(held is None or held.batched for held in given)
+    total, after = add_up(layer, "", Held(out, layout, batched), layout, grid)
+    norm = moments("", layer, layout, out[-1] if out else 1, synchronize)
+    sums = tuple(each for each in (norm, total) if each)
+    images = max(grid.count(box[0][0]) for box in needed) if shapes else 0
+    share = work_share(layer, shapes, out, layout, grid)
+    return _Part(boxes, moved, sums, after, images, share, _weights(layer, shapes, layout))
+
+
+def _weights(layer: Layer, shapes: tuple[Shape, ...], layout: Layout) -> tuple[tuple[int, float], ...]:
+    read: Any = shapes[0] if len(shapes) == 1 else shapes
+    named = {**layer.weights(read), **layer.statistics(read)}
+    parts = weight_parts(layer, layout)
+    found = []
+    for name, (shape, _) in named.items():
+        count = min(parts.get(name, parts.get("", 1)), max(prod(shape), 1))
+        found.append((count, ITEM * -(-prod(shape) // count)))
+    return tuple(found)

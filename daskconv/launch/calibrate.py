@@ -146,7 +146,7 @@ def computes(seconds: float) -> list[float]:
     state = _state(program.network)
     from daskconv.plan.tasks import block_partial
 
-    times, images = [], np.arange(24)
+    times, images = list[float](), np.arange(24)
     with one_thread_each():
         started = perf_counter()
         while perf_counter() - started < seconds or len(times) < 4:
@@ -231,4 +231,3 @@ def _weighted_median(pairs: list[tuple[float, int]]) -> float:
     """Return the share that half of the operations reach."""
     values, weights = (np.array(column, float) for column in zip(*sorted(pairs), strict=True))
     return float(values[int(np.searchsorted(np.cumsum(weights), weights.sum() / 2))])
-
