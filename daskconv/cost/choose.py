@@ -172,9 +172,9 @@ def choose_plan(
         if count % used:
             continue
         for plan in fixed_plans(case, count):
-            found.append(_tried(case, plan, machine, used, transport))
+            found.append(tried(case, plan, machine, used, transport))
         with suppress(InputError):
-            found.append(_tried(case, by_layer(case, machine, count, transport), machine, used, transport))
+            found.append(tried(case, by_layer(case, machine, count, transport), machine, used, transport))
     found.sort(key=lambda each: (not each.fits, each.seconds if each.fits else _memory(each)))
     if not found or found[0].run is None:
         raise InputError(
@@ -211,8 +211,8 @@ def fixed_plans(case: Case, shards: int) -> list[Plan]:
     return found if shards > 1 else found[:1]
 
 
-def _tried(case: Case, plan: Plan, machine: Machine, workers: int, transport: str) -> Candidate:
-    """Return a plan with the bucket and the levels that suit it best."""
+def tried(case: Case, plan: Plan, machine: Machine, workers: int, transport: str) -> Candidate:
+    """Return a plan with the bucket and the levels that suit it best; without a step where it cannot be."""
     try:
         cost = price(case, plan, machine, workers, transport)
     except InputError as error:

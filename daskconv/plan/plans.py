@@ -204,11 +204,16 @@ def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) ->
 
 PLANS = {"data": data, "model": model, "hybrid": hybrid}
 
+AUTO = "auto"
+"""The name of a plan that is chosen once the images, the batch and the workers are known."""
+
 
 def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) -> Plan:
     """Return the plan of a name or of layouts by layer, or the plan that was given."""
     if isinstance(plan, Mapping):
         plan = of_layers(plan)
+    if plan == AUTO:
+        return Plan(AUTO, Layout(n=1 if shards is None else check_count(shards, "shards")))
     if isinstance(plan, str) and plan in PLANS:
         return PLANS[plan](DEFAULT_SHARDS if shards is None else shards)
     if isinstance(plan, str):
@@ -230,8 +235,8 @@ def _spatial_of(text: str) -> Plan:
         parts = {}
     if not parts or not set(parts) <= set("nhw"):
         raise InputError(
-            f"plan is {text!r}: give data, model or hybrid, parts of images, rows and columns such as 'n=2, h=2', one "
-            "of daskconv.plans, or a dict of layers and Layouts."
+            f"plan is {text!r}: give data, model, hybrid, auto, parts of images, rows and columns such as 'n=2, h=2', "
+            "one of daskconv.plans, or a dict of layers and Layouts."
         )
     return spatial(parts.get("h", 1), parts.get("w", 1), n=parts.get("n", 1))
 
