@@ -1,7 +1,7 @@
 """The cost model against measured steps of this machine: time, bytes and memory.
 
-The machine is calibrated first, on its own; then steps are timed under mpiexec, for networks, plans, transports, numbers
-of workers and batch sizes. Without mpiexec the script starts itself:
+The machine is calibrated first, on its own; then steps are timed under mpiexec, for networks, plans, transports,
+numbers of workers and batch sizes. Without mpiexec the script starts itself:
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 """
@@ -9,7 +9,6 @@ python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 import argparse
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -166,10 +165,17 @@ def growth(name: str, batch: int) -> float:
     x, y = random_images(8, shape, 10)
     opened_transport(network, x, y, 8, 1, "local", None, plan=plans.data(1)).run_epoch(0, lambda: False)
     x, y = random_images(2 * batch, shape, 10)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = status("VmRSS")
     opened = opened_transport(network, x, y, batch, 1, "local", None, plan=plans.data(1))
     opened.run_epoch(0, lambda: False)
-    return max(1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024.0
+    return max(1.0, status("VmHWM") - before)
+
+
+def status(name: str) -> float:
+    """Return a figure that Linux keeps of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def summarised(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict[str, Any]:

@@ -98,6 +98,8 @@ class Cost:
         In the order in which they are complete.
     images : tuple of (workers, images)
         How many workers have how many images.
+    overlaps : bool
+        Whether gradients travel while the backward pass goes on.
     """
 
     case: Case
@@ -108,6 +110,7 @@ class Cost:
     layers: tuple[Timed, ...]
     buckets: tuple[Bucket, ...]
     images: tuple[tuple[int, int], ...]
+    overlaps: bool
 
     @cached_property
     def compute(self) -> float:
@@ -193,6 +196,7 @@ def price(
     transport: str = "mpi",
     bucket: int | None = None,
     together: int = 1,
+    overlaps: bool | None = None,
 ) -> Cost:
     """Return what a step of a plan costs on a machine.
 
@@ -209,6 +213,9 @@ def price(
     together : int
         Workers that add up their gradients among themselves first, as Dask's configuration
         ``daskconv.mpi.ranks-per-host`` says; those of a host when 1.
+    overlaps : bool, optional
+        Whether gradients travel while the backward pass goes on; as daskconv's transports do it when not given, other
+        systems may.
 
     Raises
     ------
@@ -236,7 +243,8 @@ def price(
     steps = trace(case, plan)
     blocks = _blocks(case, plan, workers)
     layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
-    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers))
+    overlaps = plan.splits_images_only and transport == "mpi" if overlaps is None else overlaps
+    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers), overlaps)
     return with_buckets(cost, bucket or plan.bucket_bytes, together)
 
 
@@ -244,7 +252,11 @@ def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
     """Return a cost with other buckets of gradients; the parameters are those of :func:`price`."""
     steps = [layer.step for layer in cost.layers]
     together = together if together > 1 else min(cost.machine.workers_per_host, cost.workers)
-    return replace(cost, buckets=tuple(_buckets(cost.plan, steps, cost.workers, together, bucket)))
+    if cost.plan.splits_images_only:
+        found = _data_buckets(steps, cost.workers, together, bucket)
+    else:
+        found = _split_buckets(steps, cost.workers, cost.overlaps)
+    return replace(cost, buckets=tuple(found))
 
 
 def exchange_seconds(machine: Machine, workers: int, members: int, nbytes: float, messages: int) -> float:
@@ -292,19 +304,15 @@ def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) 
     return Timed(step, forward, backward, known)
 
 
-def _buckets(
-    plan: Plan, steps: Sequence[Step], workers: int, together: int, bucket: int | None
-) -> Iterator[Bucket]:
-    """Return the buckets in the order in which a backward pass completes them."""
-    if plan.splits_images_only:
-        yield from _data_buckets(steps, workers, together, bucket)
-        return
-    sizes: dict[int, float] = {}
-    for step in steps:
+def _split_buckets(steps: Sequence[Step], workers: int, overlaps: bool) -> Iterator[Bucket]:
+    """Return a bucket for all weights that are cut into as many parts; for those of each layer where they overlap."""
+    sizes: dict[tuple[int, int], float] = {}
+    for at, step in reversed(list(enumerate(steps))):
         for parts, nbytes in step.weights:
-            sizes[parts] = sizes.get(parts, 0.0) + nbytes
-    for parts, nbytes in sizes.items():
-        yield Bucket(nbytes, max(1, workers // parts), 0)
+            key = (at if overlaps else 0, parts)
+            sizes[key] = sizes.get(key, 0.0) + nbytes
+    for (at, parts), nbytes in sizes.items():
+        yield Bucket(nbytes, max(1, workers // parts), at)
 
 
 def _data_buckets(steps: Sequence[Step], workers: int, together: int, bucket: int | None) -> Iterator[Bucket]:

@@ -115,11 +115,11 @@ class _Run:
     """One step of all workers."""
 
     def __init__(self, cost: Cost, exchanges: bool = True) -> None:
-        self.cost, self.exchanges = cost, exchanges and cost.workers > 1 and cost.transport != "local"
+        self.cost, self.scheduled = cost, exchanges
+        self.exchanges = exchanges and cost.workers > 1 and cost.transport != "local"
         self.events: list[Event] = []
         self.clocks = np.zeros(1)
         self.network = 0.0
-        self.overlaps = cost.plan.splits_images_only and cost.transport == "mpi"
 
     def step(self, factors: NDArray[np.float64]) -> float:
         """Return the seconds until the last worker has its new weights."""
@@ -135,11 +135,11 @@ class _Run:
         for at, layer in reversed(list(enumerate(layers))):
             self._compute(layer.step.node.name, layer.backward, factors)
             self._move(layer.step.back)
-            while self.overlaps and buckets and buckets[0].after >= at:
+            while self.cost.overlaps and buckets and buckets[0].after >= at:
                 self._add(buckets.pop(0))
         for bucket in buckets if self.cost.transport == "mpi" else ():
             self._add(bucket)
-        if self.exchanges:
+        if self.exchanges or (self.cost.transport == "dask" and self.scheduled):
             self._finish()
         end = max(float(self.clocks.max()), self.network)
         return end + self.cost.update + self.cost.machine.step
