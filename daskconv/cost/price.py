@@ -179,13 +179,15 @@ class Cost:
         return exchange_seconds(self.machine, self.workers, members, nbytes, messages)
 
     def bucket_seconds(self, bucket: Bucket) -> float:
-        """Return what adding up a bucket takes."""
-        if bucket.members == 1:
-            return 0.0
-        hosts = -(-self.workers // self.machine.workers_per_host)
-        return self.exchange_seconds(
-            bucket.members if hosts == 1 else self.workers, bucket.sent, bucket.messages
-        )
+        """Return what adding up a bucket takes, level by level; members of the second level are on other hosts."""
+        here = min(self.machine.workers_per_host, self.workers)
+        # Holders of the same part of a weight are as far apart as there are parts.
+        seconds, apart = 0.0, max(1, self.workers // bucket.members)
+        for members, size in bucket.levels:
+            level, near = Bucket(size, members, 0), max(1, min(members, here // apart))
+            seconds += exchange_seconds(self.machine, self.workers, members, level.sent, level.messages, near)
+            apart *= members
+        return seconds
 
 
 def price(
@@ -259,15 +261,21 @@ def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
     return replace(cost, buckets=tuple(found))
 
 
-def exchange_seconds(machine: Machine, workers: int, members: int, nbytes: float, messages: int) -> float:
-    """Return the alpha-beta time of an exchange among neighbouring workers; a host's workers share its link."""
+def exchange_seconds(
+    machine: Machine, workers: int, members: int, nbytes: float, messages: int, near: int | None = None
+) -> float:
+    """Return the alpha-beta time of an exchange, of so many bytes to each member; a host's workers share its link.
+
+    ``near`` of the members are on one host: as many as it has where they are neighbours.
+    """
     if not messages:
         return 0.0
-    own = machine.message * 2 * messages
     here = min(machine.workers_per_host, workers)
-    if members <= here:
+    near = min(here, members) if near is None else near
+    own = machine.message * 2 * messages
+    if members <= near:
         return own + machine.inside_latency + nbytes / machine.inside_bandwidth
-    inside = (here - 1) / (members - 1)
+    inside = (near - 1) / (members - 1)
     across = (1 - inside) * nbytes * here / machine.across_bandwidth
     return own + machine.across_latency + max(across, inside * nbytes / machine.inside_bandwidth)
 

@@ -114,3 +114,15 @@ def test_a_plan_that_does_not_fit_says_how_many_workers_would_do() -> None:
     check_fits(simulate(price(ALEXNET, plans.data(8), small)))
     with pytest.raises(InputError, match="no number of workers makes it fit"):
         check_fits(simulate(price(ALEXNET, plans.data(2), replace(A, memory=1e8))))
+
+
+def test_what_hosts_add_up_inside_does_not_use_their_link() -> None:
+    """A ring over hosts carries each bucket twice over each host's link, however many workers a host has."""
+    machine = replace(
+        load_machine("horovod"), message=0.0, across_latency=0.0, inside_latency=0.0, inside_bandwidth=1e15
+    )
+    cost = price(ALEXNET, plans.data(32), machine)
+    for bucket in cost.buckets:
+        assert cost.bucket_seconds(bucket) == pytest.approx(
+            2 * 7 / 8 * bucket.nbytes / machine.across_bandwidth, rel=1e-4
+        )
