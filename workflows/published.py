@@ -1,8 +1,8 @@
 """Published scaling, predicted blind: the model is given what the sources say of the machines, and no curve.
 
-The predictions were committed before they were compared with anything, and no figure was changed since. The very first
-ones counted what the GPUs of a server add up among themselves on the server's network link: that error was mended before
-the comparison, and its figures (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %) are in the history. A GPU's
+The predictions were committed before they were compared with anything, and no figure was changed since. The very
+first ones counted what the GPUs of a server add up among themselves on the server's network link: that error was mended
+before the comparison, and its figures (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %) are in the history. A GPU's
 layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess, without
 Winograd, which that system did not have.
 
@@ -103,10 +103,10 @@ CURVES = (
 NETS = {"inception_v3": inception_v3, "resnet101": resnet101}
 _FUSED = 64_000_000
 _NOTES = (
-    "GPUs: no figure of their jitter was known, so the model has none; nor has it the input, or TCP's and NCCL's losses "
+    "GPUs: no figure of their jitter was known, so the model has none; nor has it the input, or what TCP and NCCL lose "
     "below the line rate. Predictions are high by what these cost.",
-    "Xeon nodes: 4 images share 32 cores. The model counts a node's cores as one processor and does not see what layers "
-    "lose when they are cut so finely: the two misses.",
+    "Xeon nodes: 4 images share 32 cores. The model counts a node's cores as one processor and does not see what "
+    "layers lose when they are cut so finely: the two misses.",
 )
 
 
