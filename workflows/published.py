@@ -2,8 +2,8 @@
 
 The predictions were committed before they were compared with anything, and no figure was changed since. The very
 first ones counted what the GPUs of a server add up among themselves on the server's network link: that error was mended
-before the comparison, and its figures (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %) are in the history. A GPU's
-layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess, without
+before the comparison, and its figures (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %) are in the history.
+A GPU's layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess, without
 Winograd, which that system did not have.
 
 python workflows/published.py --csv published.csv --png published.png
@@ -57,48 +57,21 @@ class Curve:
 
 
 _TF = "TensorFlow, Benchmarks (2017): 1 P100 of a DGX-1, synthetic data, batch 64"
-_HOROVOD = "Sergeev and Del Balso 2018, section 5: 512 Pascal GPUs"
-_DAS = "Das et al. 2016, abstract: VGG-A 90 times as fast on 128 nodes, 53 times on 64"
+_BETWEEN = f"{_TF}; between ResNet-50 (219) and ResNet-152 (91.8) by operations"
+_BACK = "Goyal et al. 2017, section 4: 120 ms of back-propagation for 32 images, and half of that forward"
 _GUESS = "the analytic guess"
+_HOROVOD = 90, "Sergeev and Del Balso 2018, section 5"
+_VGG = 68, _HOROVOD[1]
+_GOYAL = 90, "Goyal et al. 2017, abstract"
+_DAS = "Das et al. 2016, abstract: 90 times as fast on 128 nodes, 53 times on 64"
+_XEON = "Das et al. 2016", "das", "vgg11", 224
 CURVES = (
-    Curve("Horovod", "horovod", "inception_v3", 299, 64, 512, 1, 142.0, _TF, 90, _HOROVOD),
-    # Between ResNet-50's 219 and ResNet-152's 91.8 images a second, by operations.
-    Curve(
-        "Horovod", "horovod", "resnet101", 224, 64, 512, 1, 129.0, f"{_TF}; between ResNet-50 and ResNet-152"
-    ),
-    Curve("Horovod", "horovod", "vgg16", 224, 64, 512, 1, 154.0, _TF, 68, _HOROVOD),
-    # 120 ms of back-propagation for 32 images, and half of that forward.
-    Curve(
-        "Goyal et al. 2017",
-        "goyal",
-        "resnet50",
-        224,
-        32,
-        256,
-        8,
-        32 / 0.180,
-        "Goyal et al. 2017, section 4: 120 ms",
-        90,
-        "Goyal et al. 2017, abstract: about 90 % from 8 to 256 GPUs",
-    ),
-    Curve(
-        "Das et al. 2016",
-        "das",
-        "vgg11",
-        224,
-        512,
-        128,
-        1,
-        0.0,
-        _GUESS,
-        100 * 90 / 128,
-        _DAS,
-        False,
-        "hybrid",
-    ),
-    Curve(
-        "Das et al. 2016", "das", "vgg11", 224, 256, 64, 1, 0.0, _GUESS, 100 * 53 / 64, _DAS, False, "hybrid"
-    ),
+    Curve("Horovod", "horovod", "inception_v3", 299, 64, 512, 1, 142.0, _TF, *_HOROVOD),
+    Curve("Horovod", "horovod", "resnet101", 224, 64, 512, 1, 129.0, _BETWEEN, *_HOROVOD),
+    Curve("Horovod", "horovod", "vgg16", 224, 64, 512, 1, 154.0, _TF, *_VGG),
+    Curve("Goyal et al. 2017", "goyal", "resnet50", 224, 32, 256, 8, 32 / 0.180, _BACK, *_GOYAL),
+    Curve(*_XEON, 512, 128, 1, 0.0, _GUESS, 100 * 90 / 128, _DAS, False, "hybrid"),
+    Curve(*_XEON, 256, 64, 1, 0.0, _GUESS, 100 * 53 / 64, _DAS, False, "hybrid"),
 )
 NETS = {"inception_v3": inception_v3, "resnet101": resnet101}
 _FUSED = 64_000_000
