@@ -3,8 +3,8 @@
 The predictions were committed before they were compared with anything, and no figure was changed since. The very
 first ones counted what the GPUs of a server add up among themselves on the server's network link: that error was mended
 before the comparison, and its figures (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %) are in the history.
-A GPU's layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess, without
-Winograd, which that system did not have.
+A GPU's layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess,
+without Winograd, which that system did not have.
 
 python workflows/published.py --csv published.csv --png published.png
 """
