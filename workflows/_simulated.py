@@ -44,16 +44,21 @@ def options(parser: Any) -> None:
 
 def draw(plot: Any, path: Path, panels: dict[str, Sequence[dict[str, Any]]], by: str = "plan") -> None:
     """Draw images a second by nodes, a panel for each group of rows, beside what would be linear."""
-    figure, axes = plot.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False)
-    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure, axes = plot.subplots(lines, columns, figsize=(3.6 * columns, 3.2 * lines), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, rows) in zip(axes.flat, panels.items(), strict=False):
         for name in dict.fromkeys(row[by] for row in rows):
             some = [row for row in rows if row[by] == name]
             axis.plot([row["nodes"] for row in some], [row["images/s"] for row in some], ".-", label=name)
         first = min(rows, key=lambda row: row["nodes"])
         ends = [first["nodes"], max(row["nodes"] for row in rows)]
         axis.plot(ends, [first["images/s"] * end / ends[0] for end in ends], "k:", label="linear")
-        axis.set(title=title, xlabel="nodes", xscale="log", yscale="log")
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="nodes", xscale="log", yscale="log")
+        axis.legend(fontsize=6)
     axes[0][0].set(ylabel="images a second, simulated")
-    axes[0][-1].legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=100)

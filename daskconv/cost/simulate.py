@@ -8,6 +8,7 @@ the latest of those that take part. Ten thousand workers cost ten thousand addit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.cost.cuts import Moved
-from daskconv.cost.price import Cost, exchange_seconds
+from daskconv.cost.price import Cost, exchange_seconds, price
 from daskconv.errors import InputError, check_count
+from daskconv.plan.plans import PLANS
 
 STEPS = 10
+# Workers up to which a plan that fits is looked for.
+_MOST = 10_000
+# Bytes of the loss and its like.
 _NUMBERS = 48
 
 
@@ -235,18 +240,13 @@ def check_fits(run: Simulated) -> None:
 
 
 def smallest_that_fits(cost: Cost, room: float) -> int | None:
-    """Return how many workers the same kind of plan would need, None where no number up to 10,000 does."""
-    from daskconv.cost.price import price
-    from daskconv.plan.plans import PLANS
-
-    make = PLANS.get(cost.plan.name)
+    """Return how many workers a plan of the same kind would need, None where no number up to 10,000 does."""
+    makes = [PLANS[cost.plan.name]] if cost.plan.name in PLANS else list(PLANS.values())
     workers = cost.workers * 2
-    while make and workers <= 10_000:
-        try:
-            found = price(cost.case, make(workers), cost.machine, transport=cost.transport)
-        except InputError:
-            return None
-        if found.memory <= room:
-            return workers
+    while workers <= _MOST:
+        for make in makes:
+            with suppress(InputError):
+                if price(cost.case, make(workers), cost.machine, transport=cost.transport).memory <= room:
+                    return workers
         workers *= 2
     return None
