@@ -28,6 +28,9 @@ from daskconv.graph.tuning import processor_name
 from daskconv.nn import zoo
 from daskconv.nn.layers import Conv2D, Dense
 from daskconv.nn.network import Network
+from daskconv.plan.tasks import TrainState, block_partial
+from daskconv.train.data import ArrayData
+from daskconv.train.trainer import Trainer
 
 Net = tuple[Network, tuple[int, int, int]]
 
@@ -135,29 +138,16 @@ def side_by_side(count: int) -> tuple[float, float]:
 
 
 def computes(seconds: float) -> list[float]:
-    """Return the seconds of each of the steps of the CIFAR-10 net, one thread, that fit in some seconds."""
-    from daskconv.train.data import ArrayData
-    from daskconv.train.trainer import Trainer
-
-    trainer = Trainer("cifar10_quick")
-    program = trainer.program((32, 32, 3), 96)
-    x, y = np.zeros((96, 32, 32, 3), np.float32), np.zeros(96, np.int64)
-    data = ArrayData(x, y, batch_size=96)
-    state = _state(program.network)
-    from daskconv.plan.tasks import block_partial
-
-    times, images = list[float](), np.arange(24)
+    """Return the seconds of each of the blocks of the CIFAR-10 net, on one thread, that fit in some seconds."""
+    program = Trainer("cifar10_quick").program((32, 32, 3), 96)
+    data = ArrayData(np.zeros((24, 32, 32, 3), np.float32), np.zeros(24, np.int64), batch_size=24)
+    state, images = TrainState(program.network.init(0, (32, 32, 3)), {}), np.arange(24)
+    times = list[float]()
     with one_thread_each():
         started = perf_counter()
         while perf_counter() - started < seconds or len(times) < 4:
             times.append(_timed(lambda: block_partial(program, state, data, images, 0, 1)))
     return times[1:]
-
-
-def _state(network: Network) -> Any:
-    from daskconv.plan.tasks import TrainState
-
-    return TrainState(network.init(0, (32, 32, 3)), {})
 
 
 def _links(report: Callable[[str], Any]) -> dict[str, float]:

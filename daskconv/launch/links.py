@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -102,14 +100,6 @@ def _nothing(number: int) -> int:
     return number
 
 
-@contextmanager
-def _written(path: Path) -> Iterator[dict[str, float]]:
-    found: dict[str, float] = {}
-    yield found
-    path.write_text(json.dumps(found))
-
-
 if __name__ == "__main__":
     measure = {"mpi": measure_mpi, "dask": measure_dask}[sys.argv[1]]
-    with _written(Path(sys.argv[2])) as figures:
-        figures.update(measure())
+    Path(sys.argv[2]).write_text(json.dumps(measure()))
