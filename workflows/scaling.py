@@ -35,8 +35,11 @@ from daskconv.run.launcher import launcher_ranks
 def wide_head() -> daskconv.Network:
     """Return the CIFAR-10 net's convolutions before dense layers as wide as AlexNet's."""
     nodes = daskconv.zoo.cifar10_quick().nodes
-    features = [(node.name, node.layer) for node in nodes if not isinstance(node.layer, Dense | Flatten)]
-    head = [Flatten(), Dense(4096), ReLU(), Dense(4096), ReLU(), Dense(10)]
+    features: list[Any] = [
+        (node.name, node.layer) for node in nodes if not isinstance(node.layer, Dense | Flatten)
+    ]
+    head: list[Any] = [("flat", Flatten()), ("wide1", Dense(4096)), ("wide1/relu", ReLU())]
+    head += [("wide2", Dense(4096)), ("wide2/relu", ReLU()), ("scores", Dense(10))]
     return Sequential([*features, *head], "wide_head")
 
 
