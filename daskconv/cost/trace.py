@@ -85,6 +85,11 @@ class Case:
         return {work.node.name: work for work in works_of(self.network, self.input_shape, self.methods)}
 
     @cached_property
+    def made(self) -> set[str]:
+        """The values that are really made: of a layer with its tail, the last."""
+        return {work.nodes[-1] for work in self.works.values()}
+
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The shape of each value."""
         return self.network.shapes(self.input_shape)
@@ -141,7 +146,8 @@ class Tracer:
         for each in part.sums:
             moves.append(replace(each, name=node.name))
             back.append(moves[-1])
-        kept = ITEM * part.images * part.share * prod(out) + sum(each.nbytes for each in moves)
+        made = node.name in case.made
+        kept = made * ITEM * part.images * part.share * prod(out) + sum(each.nbytes for each in moves)
         work = case.works.get(node.name)
         return Step(
             node, work, layout, part.images, part.share, tuple(moves), tuple(back), part.weights, kept
