@@ -1,5 +1,6 @@
 """What is priced is what a Program moves: bytes and layouts against the lists of transfers, and MPI's traffic."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from daskconv.cost.machine import load_machine
 from daskconv.cost.price import price
 from daskconv.cost.trace import Case, trace
 from daskconv.plan.boxes import edges_of
-from daskconv.plan.buckets import traffic
+from daskconv.plan.buckets import buckets, traffic
 from daskconv.plan.describe import added_bytes, exchanged_bytes
 
 PLANS = {
@@ -78,3 +79,18 @@ def test_shards_that_stand_for_all_stand_for_all(monkeypatch: pytest.MonkeyPatch
         assert some == pytest.approx(total(plan), rel=0.01)
     finally:
         module._part.cache_clear()
+
+
+@pytest.mark.parametrize("most", [None, 1_000_000, 64_000_000])
+@pytest.mark.parametrize("name", ["alexnet", "resnet20"])
+def test_buckets_are_those_of_the_program(name: str, most: int | None) -> None:
+    shape, net = (NETS[name], NETS[name], 3), daskconv.zoo.build(name, 10)
+    plan = replace(plans.data(2), bucket_bytes=most)
+    program = daskconv.Trainer(net, plan=plan).program(shape, 8)
+    assert program.split is None
+    want = [4 * (stop - start) for start, stop in buckets(program)]
+    got = [
+        bucket.nbytes for bucket in price(Case(net, shape, 8), plan, load_machine("environment_a")).buckets
+    ]
+    assert sum(got) == pytest.approx(sum(want))
+    assert abs(len(got) - len(want)) <= 2 and max(got) == pytest.approx(max(want), rel=0.2)
