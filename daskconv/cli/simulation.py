@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from daskconv.cli.group import Command
 from daskconv.cli.launcher import refuse_launcher
 from daskconv.errors import InputError
 
@@ -31,7 +32,7 @@ machine_option = click.option(
 )  # fmt: skip
 
 
-@click.command(short_help="Measure this machine for simulate and plan auto.")
+@click.command(cls=Command, short_help="Measure this machine for simulate and plan auto.")
 @click.argument("nets", nargs=-1, metavar="[NET=HxWxC]...")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where the figures go.  [default: the user's cache]")  # fmt: skip
@@ -70,7 +71,7 @@ def _net(text: str) -> tuple[Any, tuple[int, int, int]]:
     return zoo.build(name, 10), (int(sides[0]), int(sides[1]), int(sides[2]))
 
 
-@click.command(short_help="Simulate training steps on any number of nodes.")
+@click.command(cls=Command, short_help="Simulate training steps on any number of nodes.")
 @click.argument("net")
 @click.option("--nodes", type=int, default=64, show_default=True, help="The most workers.")
 @click.option("--batch", type=int, default=256, show_default=True, help="Images of a step.")

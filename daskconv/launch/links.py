@@ -39,7 +39,7 @@ def measure_mpi() -> dict[str, float]:
 def time_swaps(ranks: tuple[int, ...]) -> dict[str, float]:
     """Return what this rank's messages to the other one take, both sending at once."""
     from daskconv.run.messages import Messages
-    from daskconv.run.rank import communicator
+    from daskconv.run.peers import communicator
 
     comm = communicator(ranks).comm
     other = 1 - comm.rank

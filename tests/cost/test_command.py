@@ -12,6 +12,8 @@ from daskconv.errors import InputError
 from daskconv.launch.calibrate import calibrate
 from daskconv.nn import zoo
 
+PLAN = ("plan", "alexnet", "--plan", "auto", "--input", "224", "224", "3", "--batch", "256")
+
 
 def typed(*words: str, cache: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -66,19 +68,17 @@ def test_what_cannot_be_simulated_is_one_sentence(tmp_path: Path, words: list[st
 
 
 def test_plan_says_what_is_chosen_and_why(tmp_path: Path) -> None:
-    done = typed("plan", "alexnet", "--nodes", "16", "--machine", "environment_a", cache=tmp_path)
+    done = typed(*PLAN, "--nodes", "16", "--machine", "environment_a", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Simulated: alexnet on 16 workers of environment A, batch 256")
     assert "chosen: the shortest step" in done.stdout and "Layout of the chosen plan" in done.stdout
-    other = typed("plan", "alexnet", "--plan", "hybrid", "--nodes", "2", cache=tmp_path)
-    assert other.stdout.startswith("Plan hybrid of alexnet: 2 shards, batch 256")
 
 
 def test_a_plan_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     found = json.loads((SHIPPED / "environment_a.json").read_text())
     found["figures"]["memory"]["value"] = 1e8
     (path := tmp_path / "small.json").write_text(json.dumps(found))
-    done = typed("plan", "vgg16", "--nodes", "2", "--machine", str(path), cache=tmp_path)
+    done = typed(*PLAN, "--nodes", "2", "--machine", str(path), cache=tmp_path)
     assert done.returncode == 2
     assert "and one of environment A has 0.1 GB: " in done.stderr and len(done.stderr.splitlines()) == 1
 
