@@ -108,7 +108,9 @@ class Choice:
         assert self.best.run is not None
         rows: list[tuple[str, ...]] = [("layers", "layout", "ms", "weights MB")]
         own = [
-            layer for layer in self.best.run.cost.layers if isinstance(layer.step.node.layer, Conv2D | Dense)
+            layer
+            for layer in self.best.run.cost.layers
+            if layer.step.work and isinstance(layer.step.node.layer, Conv2D | Dense)
         ]
         for layout, some in groupby(own, key=lambda layer: str(layer.step.layout)):
             group = list(some)
