@@ -31,14 +31,21 @@ OPTIONS = {
         "vgg11",
         "resnet20",
     ],
+    "check_costs.py": ["--csv", "out.csv"],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
     "conv_methods.py": ["--threads", "2"],
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],
+    "large_cluster.py": ["--csv", "out.csv"],
     "layer_share.py": [],
+    "learning_efficiency.py": ["--csv", "out.csv", "--threads", "2"],
+    "networks.py": ["--csv", "out.csv"],
     "live_page.py": [],
     "predict_scene.py": ["--tile", "160"],
+    "published.py": ["--csv", "out.csv"],
     "scaling.py": ["--plans", "hybrid", "spatial"],
+    "small_batch.py": ["--csv", "out.csv"],
+    "thousand_nodes.py": ["--csv", "out.csv"],
 }
 # Of the live page, the tests of the page take pictures.
 PICTURES = set(OPTIONS) - {
@@ -48,7 +55,7 @@ PICTURES = set(OPTIONS) - {
     "bench_train.py",
     "live_page.py",
 }
-NEED_DATA = ("cifar10_quick.py", "image_nets.py")
+NEED_DATA = ("cifar10_quick.py", "image_nets.py", "learning_efficiency.py")
 
 
 def empty_cells(value: Any, where: str = "") -> Iterator[str]:
@@ -73,7 +80,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("script", OPTIONS)
+SLOW = {"check_costs.py"}  # calibrates first
+
+
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in OPTIONS]
+)
 def test_quick_run(script: str, tiny: Path, tmp_path: Path) -> None:
     peers = ["dask_image"] if script == "bench_arrays.py" else ["torch", "onnxruntime"]
     if script.startswith("bench_") and not all(map(find_spec, peers)):

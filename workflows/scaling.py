@@ -5,6 +5,9 @@ every plan on all workers, then on half of them, down to one. Without mpiexec th
 cores; on a cluster it is started like any other job:
 
 mpiexec -n 34 python workflows/scaling.py --net alexnet --batch 256 --png scaling.png
+
+The slides' environment A, which nobody here has, is simulated beside it: 64 nodes, batch 256 of 3x120x160, data against
+hybrid parallelism.
 """
 
 import argparse
@@ -18,10 +21,13 @@ from time import perf_counter
 from typing import Any
 
 from _measure import arguments, machine, pyplot, show, show_machine, write_json
+from _simulated import shown
 from _training import opened_transport, random_images
 
 import daskconv
 from daskconv import Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D, ReLU, Sequential, plans
+from daskconv.cost.machine import load_machine
+from daskconv.cost.scaling import scaled
 from daskconv.graph.threads import cores
 from daskconv.run.launcher import launcher_ranks
 
@@ -29,8 +35,11 @@ from daskconv.run.launcher import launcher_ranks
 def wide_head() -> daskconv.Network:
     """Return the CIFAR-10 net's convolutions before dense layers as wide as AlexNet's."""
     nodes = daskconv.zoo.cifar10_quick().nodes
-    features = [(node.name, node.layer) for node in nodes if not isinstance(node.layer, Dense | Flatten)]
-    head = [Flatten(), Dense(4096), ReLU(), Dense(4096), ReLU(), Dense(10)]
+    features: list[Any] = [
+        (node.name, node.layer) for node in nodes if not isinstance(node.layer, Dense | Flatten)
+    ]
+    head: list[Any] = [("flat", Flatten()), ("wide1", Dense(4096)), ("wide1/relu", ReLU())]
+    head += [("wide2", Dense(4096)), ("wide2/relu", ReLU()), ("scores", Dense(10))]
     return Sequential([*features, *head], "wide_head")
 
 
@@ -83,20 +92,35 @@ def main() -> None:
     plot = pyplot() if args.png else None
     with daskconv.start("mpi", threads=args.threads) as client:
         rows = measure(args, client)
-    shown = [{name: value for name, value in row.items() if name != "each"} for row in rows]
     show(
         f"{args.net}, medians of {args.rounds} runs of {args.steps} steps",
-        shown,
+        [{name: value for name, value in row.items() if name != "each"} for row in rows],
         [
             "speedup: images a second over one worker's. compute, exchange and idle are shares of all workers' time: "
             "exchange is what the worker that waits least waits, idle what others wait besides."
         ],
     )
+    slides = environment_a(args.quick)
+    shown("environment A, batch 256 of 3x120x160", slides, [_SLIDES])
     facts = machine(args.threads)
     show_machine(facts)
-    write_json(args.json, {"machine": facts, "scaling": rows})
+    write_json(args.json, {"machine": facts, "scaling": rows, "environment_a_simulated": slides})
     if plot:
-        draw(plot, args.png, rows)
+        draw(plot, args.png, rows, slides)
+
+
+_SLIDES = "The slides: data parallel scales further than hybrid to 64 nodes."
+
+
+def environment_a(quick: bool) -> list[dict[str, Any]]:
+    """Return simulated steps of data and hybrid plans on the slides' nodes."""
+    figures, counts = load_machine("environment_a"), (1, 64) if quick else (1, 2, 4, 8, 16, 32, 64)
+    rows = []
+    for net in ("googlenet", "alexnet"):
+        network = daskconv.zoo.build(net, 1000)
+        found = scaled(network, (120, 160, 3), 256, figures, counts, ("data", "hybrid", "auto"))
+        rows += [{"net": net} | row for row in found]
+    return rows
 
 
 def launched(threads: int) -> int:
@@ -169,9 +193,9 @@ def sent(transport: Any) -> int:
     return sum(nbytes for _, nbytes in transport.traffic().values())
 
 
-def draw(plot: Any, path: Path, rows: list[dict[str, Any]]) -> None:
-    figure, axes = plot.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    for axis, scaling in zip(axes, ("strong", "weak"), strict=True):
+def draw(plot: Any, path: Path, rows: list[dict[str, Any]], slides: list[dict[str, Any]]) -> None:
+    figure, axes = plot.subplots(1, 4, figsize=(16, 3.6))
+    for axis, scaling in zip(axes, ("strong", "weak"), strict=False):
         for plan in dict.fromkeys(row["plan"] for row in rows):
             some = [row for row in rows if (row["scaling"], row["plan"]) == (scaling, plan)]
             axis.plot([row["workers"] for row in some], [row["speedup"] for row in some], "o-", label=plan)
@@ -180,6 +204,13 @@ def draw(plot: Any, path: Path, rows: list[dict[str, Any]]) -> None:
         axis.set(title=f"{scaling} scaling", xlabel="workers", xscale="log", yscale="log")
         axis.set_xticks(workers := sorted({row["workers"] for row in rows}), workers)
         axis.minorticks_off()
+    for axis, net in zip(axes[2:], ("googlenet", "alexnet"), strict=True):
+        for plan in dict.fromkeys(row["plan"] for row in slides):
+            some = [row for row in slides if (row["net"], row["plan"]) == (net, plan)]
+            axis.plot([row["nodes"] for row in some], [row["speedup"] for row in some], ".-", label=plan)
+        axis.plot([1, 64], [1, 64], "k:", label="ideal")
+        axis.set(title=f"environment A simulated, {net}", xlabel="nodes", xscale="log", yscale="log")
+    axes[3].legend()
     axes[0].set(ylabel="speedup over one worker")
     axes[1].legend()
     figure.tight_layout()

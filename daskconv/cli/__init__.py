@@ -15,6 +15,7 @@ from daskconv.cli.info import info
 from daskconv.cli.plan import plan
 from daskconv.cli.prediction import evaluate, predict
 from daskconv.cli.report import report
+from daskconv.cli.simulation import calibrate, simulate
 from daskconv.cli.training import train
 from daskconv.cli.tuning import tune
 
@@ -33,7 +34,7 @@ def commands() -> None:
     """  # noqa: D301 - click keeps lines after a backspace as they are
 
 
-for command in (train, evaluate, predict, tune, plan, bench, report, info, doctor):
+for command in (train, evaluate, predict, tune, plan, calibrate, simulate, bench, report, info, doctor):
     commands.add_command(command)
 
 

@@ -19,7 +19,10 @@ loss_option = click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0
 input_option = click.option("--input", "shape", nargs=3, type=click.IntRange(1), metavar="H W C",
                             help="Shape of one image.  [default: what a saved model was trained on]")  # fmt: skip
 plan_option = click.option(
-    "--plan", default="data", show_default=True, help="How the work is split: data, model, hybrid or n=2,h=2."
+    "--plan",
+    default="data",
+    show_default=True,
+    help="How the work is split: data, model, hybrid, auto or n=2,h=2.",
 )
 shards_option = click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"

@@ -32,13 +32,19 @@ def buckets(program: Program) -> tuple[Range, ...]:
     Each has some neighbouring parameters, or a part of a large one.
     """
     itemsize = np.dtype(program.dtype).itemsize
+    smallest, largest = sizes(program.plan.bucket_bytes)
     found: list[Range] = []
     stop = program.elements
     for start, _ in reversed(program.places.values()):
-        if start == 0 or (stop - start) * itemsize >= SMALLEST:
-            found += reversed(_cut(start, stop, LARGEST // itemsize))
+        if start == 0 or (stop - start) * itemsize >= smallest:
+            found += reversed(_cut(start, stop, max(1, largest // itemsize)))
             stop = start
     return tuple(found)
+
+
+def sizes(most: int | None) -> tuple[int, int]:
+    """Return the bytes from which on a bucket is complete, and the most that it has."""
+    return (SMALLEST, LARGEST) if most is None else (-(-most // (LARGEST // SMALLEST)), most)
 
 
 def _cut(start: int, stop: int, most: int) -> list[Range]:

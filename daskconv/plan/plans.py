@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Plan:
     synchronize : bool
         Whether a BatchNorm takes the statistics of all images of a step, not those of its part of the images. Parts of
         an image always share theirs.
+    bucket_bytes : int, optional
+        The most bytes of gradients that travel together while the backward pass goes on; it changes no bits.
 
     Examples
     --------
@@ -53,6 +56,7 @@ class Plan:
     split_at: str | None = None
     layers: tuple[tuple[str, Layout], ...] = ()
     synchronize: bool = False
+    bucket_bytes: int | None = None
 
     @property
     def shards(self) -> int:
@@ -63,13 +67,14 @@ class Plan:
     @property
     def splits_images_only(self) -> bool:
         """Whether all layers are split along n into the same parts, and no statistics are shared."""
-        return self == Plan(self.name, Layout(n=self.layout.n))
+        return self == Plan(self.name, Layout(n=self.layout.n), bucket_bytes=self.bucket_bytes)
 
     def layouts(self, network: Network) -> dict[str, tuple[Layout | None, bool]]:
         """Return each layer's Layout, None where it follows what it reads, and whether k may be c."""
         names = [node.name for node in network.nodes]
+        known = set(names)
         for pattern, _ in self.layers:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if pattern not in known and not any(fnmatchcase(name, pattern) for name in names):
                 raise InputError(
                     f"The plan {self.name} names {pattern!r}, but the network has the layers {names}."
                 )
@@ -83,7 +88,7 @@ class Plan:
                 or node.name == self.split_at
                 or (self.split_at is None and isinstance(node.layer, Dense))
             )
-            named = next((layout for pattern, layout in self.layers if fnmatchcase(node.name, pattern)), None)
+            named = self._named(node.name)
             if named or self.layers:
                 found[node.name] = named, False
             elif begun and self.model:
@@ -91,6 +96,24 @@ class Plan:
             else:
                 found[node.name] = self.layout, False
         return found
+
+    def _named(self, name: str) -> Layout | None:
+        """Return the layout of the first pattern that fits a layer; plain names, maybe many, are looked up."""
+        plain, patterns = self._rules
+        fits = [plain[name]] if name in plain else []
+        fits += [rule for rule in patterns if fnmatchcase(name, self.layers[rule[0]][0])]
+        return min(fits, key=lambda rule: rule[0])[1] if fits else None
+
+    @cached_property
+    def _rules(self) -> tuple[dict[str, tuple[int, Layout]], list[tuple[int, Layout]]]:
+        plain: dict[str, tuple[int, Layout]] = {}
+        patterns = []
+        for at, (pattern, layout) in enumerate(self.layers):
+            if set(pattern) & set("*?["):
+                patterns.append((at, layout))
+            else:
+                plain.setdefault(pattern, (at, layout))
+        return plain, patterns
 
     def describe(self, network: Network, input_shape: tuple[int, int, int], batch: int) -> str:
         """Return a table: each layer's layout, what is exchanged before it, bytes a step, and memory of a shard.
@@ -181,11 +204,16 @@ def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) ->
 
 PLANS = {"data": data, "model": model, "hybrid": hybrid}
 
+AUTO = "auto"
+"""The name of a plan that is chosen once the images, the batch and the workers are known."""
+
 
 def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) -> Plan:
     """Return the plan of a name or of layouts by layer, or the plan that was given."""
     if isinstance(plan, Mapping):
         plan = of_layers(plan)
+    if plan == AUTO:
+        return Plan(AUTO, Layout(n=1 if shards is None else check_count(shards, "shards")))
     if isinstance(plan, str) and plan in PLANS:
         return PLANS[plan](DEFAULT_SHARDS if shards is None else shards)
     if isinstance(plan, str):
@@ -207,8 +235,8 @@ def _spatial_of(text: str) -> Plan:
         parts = {}
     if not parts or not set(parts) <= set("nhw"):
         raise InputError(
-            f"plan is {text!r}: give data, model or hybrid, parts of images, rows and columns such as 'n=2, h=2', one "
-            "of daskconv.plans, or a dict of layers and Layouts."
+            f"plan is {text!r}: give data, model, hybrid, auto, parts of images, rows and columns such as 'n=2, h=2', "
+            "one of daskconv.plans, or a dict of layers and Layouts."
         )
     return spatial(parts.get("h", 1), parts.get("w", 1), n=parts.get("n", 1))
 

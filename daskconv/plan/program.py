@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -187,27 +187,42 @@ class Program:
         size = self.block_images * _EVALUATE_BLOCKS
         return [np.arange(start, min(start + size, images)) for start in range(0, images, size)]
 
+    def spread_threads(self, spans: Sequence[tree.Span], indices: Indices, threads: int) -> int:
+        """Return the threads that share each block's convolutions: more than one where blocks are fewer than threads.
+
+        The bits are the same: convolutions are cut by shape.
+        """
+        shards = self.shard_indices(indices)
+        blocks = sum(len(self.blocks_of(shards[shard])) for span in spans for shard in range(*span))
+        return max(1, threads // max(blocks, 1))
+
     def subtree_graph(
-        self, span: tree.Span, indices: Indices, epoch: int, threads: int = 1
+        self, span: tree.Span, indices: Indices, epoch: int, threads: int = 1, spread: int = 1
     ) -> dict[Hashable, Task]:
-        """Return the tasks that end in ``("sum", *span)``: the gradients of a subtree of shards."""
+        """Return the tasks that end in ``("sum", *span)``: the gradients of a subtree of shards.
+
+        ``spread`` threads share the convolutions of a block.
+        """
         key = ("sum", *span)
         if tree.is_leaf(span):
-            return self._shard_graph(span[0], self.shard_indices(indices)[span[0]], epoch, threads)
+            return self._shard_graph(span[0], self.shard_indices(indices)[span[0]], epoch, threads, spread)
         left, right = tree.halves(span)
-        graph = self.subtree_graph(left, indices, epoch, threads)
-        graph |= self.subtree_graph(right, indices, epoch, threads)
+        graph = self.subtree_graph(left, indices, epoch, threads, spread)
+        graph |= self.subtree_graph(right, indices, epoch, threads, spread)
         graph[key] = Task(key, add_into, TaskRef(("sum", *left)), TaskRef(("sum", *right)))
         return graph
 
-    def _shard_graph(self, shard: int, indices: Indices, epoch: int, threads: int) -> dict[Hashable, Task]:
+    def _shard_graph(
+        self, shard: int, indices: Indices, epoch: int, threads: int, spread: int
+    ) -> dict[Hashable, Task]:
         graph: dict[Hashable, Task] = {}
         blocks = self.blocks_of(indices)
         last: tuple = ()
         for number, block in enumerate(blocks):
             ends = len(blocks) == 1
             key = ("sum", shard, shard + 1) if ends else ("block", shard, number)
-            graph[key] = Task(key, block_partial, self, TaskRef(STATE), TaskRef(DATA), block, epoch, threads)
+            args = TaskRef(STATE), TaskRef(DATA), block, epoch, threads, spread
+            graph[key] = Task(key, block_partial, self, *args)
             if last:
                 ends = number == len(blocks) - 1
                 chain = ("sum", shard, shard + 1) if ends else ("chain", shard, number)

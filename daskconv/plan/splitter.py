@@ -17,7 +17,8 @@ from daskconv.nn.layers.shards import Bias, Moments, NormalizePart
 from daskconv.nn.network import INPUT, Network, Node
 from daskconv.plan.boxes import Box, whole
 from daskconv.plan.exchange import Exchange, move, total
-from daskconv.plan.parts import Part, axes_of, part_of, summed_axes
+from daskconv.plan.fitting import fitting, required, summands, summed, unsummed
+from daskconv.plan.parts import Part, part_of, summed_axes
 from daskconv.plan.plans import Plan
 from daskconv.plan.split import Piece, Split, Stage, Value
 
@@ -102,49 +103,19 @@ class _Splitter:
         """Return the layout that was asked for, or that of what the node reads, as far as the layer can be split."""
         asked, either = self.asked[node.name]
         if asked is None:
-            return self._fitting(node.layer, shapes, out, self._followed(node))
+            return fitting(node.layer, shapes, out, self._followed(node))
         if self.plan.layers:
-            return self._required(node.layer, shapes, out, asked)
+            return required(node.layer, shapes, out, asked)
         if not either:
-            return self._fitting(node.layer, shapes, out, asked)
+            return fitting(node.layer, shapes, out, asked)
         by_channel = replace(asked, c=asked.k, k=1)
-        choices = [self._fitting(node.layer, shapes, out, layout) for layout in (asked, by_channel)]
+        choices = [fitting(node.layer, shapes, out, layout) for layout in (asked, by_channel)]
         split = [layout for layout in choices if layout.shards == asked.shards] or choices[:1]
         return min(split, key=lambda layout: self._sent(node, shapes, out, layout))
 
     def _followed(self, node: Node) -> Layout:
         first = node.inputs[0]
         return Layout(n=self.shards) if first == INPUT else self.values[self.held[first]].layout
-
-    def _required(self, layer: Layer, shapes: Sequence[Shape], out: Shape, asked: Layout) -> Layout:
-        fitting = self._fitting(layer, shapes, out, asked)
-        if fitting != asked:
-            axes = [axis for axis in asked.split_axes if getattr(fitting, axis) != getattr(asked, axis)]
-            kind = type(layer).__name__
-            raise InputError(
-                f"{kind} with output {out} cannot be split along {', '.join(axes)} as in Layout({asked}): "
-                f"it splits along {', '.join('n' + axes_of(layer, shapes))}, into at most as many parts as there are."
-            )
-        return fitting
-
-    def _fitting(self, layer: Layer, shapes: Sequence[Shape], out: Shape, asked: Layout) -> Layout:
-        """Return the layout without the axes that the layer cannot be split along."""
-        axes = axes_of(layer, shapes)
-        sizes = {"k": out[-1] if out else 0, "c": shapes[0][-1] if shapes[0] else 0}
-        image = shapes[0] if "h" in summed_axes(layer) else out
-        if len(image) == 3:
-            sizes |= {"h": image[0], "w": image[1]}
-        parts = {"n": asked.n}
-        for axis in "hwck":
-            count = getattr(asked, axis)
-            parts[axis] = count if axis in axes and sizes.get(axis, 0) >= count else 1
-        layout = Layout(**parts)
-        if layout.k > 1 and isinstance(layer, Conv2D) and layer.groups > 1:
-            try:
-                self._parts(layer, shapes, out, layout)
-            except InputError:
-                return replace(layout, k=1)
-        return layout
 
     def _sent(self, node: Node, shapes: Sequence[Shape], out: Shape, layout: Layout) -> int:
         """Return the elements that a layout of a node sends for S images."""
@@ -154,7 +125,7 @@ class _Splitter:
             boxes = [self._input_box(name, shard, layout, part.inputs[i]) for shard, part in parts]
             if name != INPUT and tuple(boxes) != self.values[self.held[name]].boxes:
                 elements += _elements(move("", "", self.values[self.held[name]].boxes, boxes))
-        if _summands(node.layer, layout) > 1:
+        if summands(node.layer, layout) > 1:
             elements += _elements(self._sum("", "", node.layer, out, layout))
         return elements
 
@@ -182,7 +153,7 @@ class _Splitter:
         self, layer: Layer, shapes: Sequence[Shape], out: Shape, layout: Layout
     ) -> list[tuple[int, Part]]:
         """Return what each shard runs of a layer."""
-        parts, partial = [], _unsummed(layer, layout)
+        parts, partial = [], unsummed(layer, layout)
         for shard in range(self.shards):
             grid, summed = self._grid(shard, layout), {}
             for axis, at in (("h", 0), ("w", 1), ("c", -1)):
@@ -247,7 +218,7 @@ class _Splitter:
         parts: list[tuple[int, Part]],
     ) -> None:
         batched = not node.layer.is_constant and any(self.values[name].batched for name in inputs)
-        partial = _unsummed(node.layer, layout)
+        partial = unsummed(node.layer, layout)
         boxes = [self._box(shard, layout, out, partial) for shard, _ in parts]
         if batched:
             boxes = [(self._images(shard, layout), *box) for shard, box in enumerate(boxes)]
@@ -256,35 +227,29 @@ class _Splitter:
         for shard, part in parts:
             self._hold(shard, node, node.name, part.weights, layout)
         self.held[node.name] = node.name
-        if _summands(node.layer, layout) > 1:
+        if summands(node.layer, layout) > 1:
             self._place_sum(position, node, out, layout)
 
     def _place_sum(self, position: int, node: Node, out: Shape, layout: Layout) -> None:
         """Add the sum of what shards have summed up, cut along k into as many parts where it can be, and the bias."""
-        name, summed = f"{node.name}.sum", self._summed(node.layer, out, layout)
+        name, after = f"{node.name}.sum", summed(node.layer, out, layout)
         exchange = self._sum(node.name, name, node.layer, out, layout)
-        self._add_exchange(exchange, self.values[node.name], exchange.dests, summed)
+        self._add_exchange(exchange, self.values[node.name], exchange.dests, after)
         self.held[node.name] = name
         if isinstance(node.layer, Conv2D | Dense) and node.layer.bias:
             held = f"{node.name}.bias"
             self._add(held, position, (name,), [Bias()] * self.shards, self.values[name])
             for shard, box in enumerate(exchange.dests):
-                self._hold(shard, node, held, {"bias": (box[-1],)}, summed)
+                self._hold(shard, node, held, {"bias": (box[-1],)}, after)
             self.held[node.name] = held
 
-    def _summed(self, layer: Layer, out: Shape, layout: Layout) -> Layout:
-        k = layout.k * _summands(layer, layout)
-        return replace(_unsummed(layer, layout), k=k if out[-1] >= k else layout.k)
-
     def _sum(self, value: str, result: str, layer: Layer, out: Shape, layout: Layout) -> Exchange:
-        partial, summed = _unsummed(layer, layout), self._summed(layer, out, layout)
+        partial, after = unsummed(layer, layout), summed(layer, out, layout)
         sources = [
             (self._images(shard, layout), *self._box(shard, layout, out, partial))
             for shard in range(self.shards)
         ]
-        dests = [
-            (self._images(shard, summed), *self._box(shard, summed, out)) for shard in range(self.shards)
-        ]
+        dests = [(self._images(shard, after), *self._box(shard, after, out)) for shard in range(self.shards)]
         numbers = []
         for shard in range(self.shards):
             grid, number = self._grid(shard, layout), 0
@@ -414,16 +379,6 @@ class _Splitter:
     def _shape(self, name: str, shard: int) -> Shape:
         """Return the shape of a shard's part of a value, of one image."""
         return tuple(stop - start for start, stop in self.values[name].boxes[shard][1:])
-
-
-def _summands(layer: Layer, layout: Layout) -> int:
-    """Return into how many summands a layout splits a layer's output."""
-    return prod(getattr(layout, axis) for axis in summed_axes(layer))
-
-
-def _unsummed(layer: Layer, layout: Layout) -> Layout:
-    """Return the layout of a layer's output without the axes that the layer sums over."""
-    return replace(layout, **dict.fromkeys(summed_axes(layer), 1))
 
 
 def _elements(exchange: Exchange) -> int:

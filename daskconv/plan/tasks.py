@@ -168,9 +168,13 @@ def block_partial(
     indices: Indices,
     epoch: int,
     threads: int,
+    spread: int = 1,
     grads: FlatGradients | None = None,
 ) -> Partial:
-    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come."""
+    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come.
+
+    ``spread`` threads, where they are more than one, share each convolution.
+    """
     grads = program.flat_gradients() if grads is None else grads
     if not len(indices):
         grads.vector[...] = 0
@@ -178,12 +182,13 @@ def block_partial(
     x, y, weight = in_layer("data", "forward", "other", data.take, indices, epoch)
     context = Context(
         True,
-        threads=threads,
+        threads=spread if spread > 1 else threads,
         images=indices,
         seed=program.seed,
         epoch=epoch,
         statistics=state.statistics,
         frozen=program.frozen,
+        spread=spread > 1,
     )
     network, methods = program.network, program.methods
     with np.errstate(all="ignore"):  # update() refuses what is not finite, and says so once

@@ -77,8 +77,9 @@ class BlockSums:
         self._waiting: dict[tuple[int, Hashable], Vector] = {}
         self._roots = {("sum", *span): span for span in self.spans}
         ends = []
+        spread = self.program.spread_threads(self.spans, indices, self.threads)
         for span in self.spans:
-            for key, task in self.program.subtree_graph(span, indices, epoch, self.threads).items():
+            for key, task in self.program.subtree_graph(span, indices, epoch, self.threads, spread).items():
                 if task.func is add_into:
                     left, right = (reference.key for reference in task.args)
                     self._parents[left], self._parents[right] = (key, right, True), (key, left, False)

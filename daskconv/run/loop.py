@@ -70,8 +70,9 @@ def subtree_sums(
 ) -> dict[tree.Span, Partial]:
     """Return the gradients of some subtrees of shards, their blocks side by side on this process's threads."""
     graph: dict[Hashable, Any] = {STATE: DataNode(STATE, state), DATA: DataNode(DATA, data)}
+    spread = program.spread_threads(spans, indices, threads)
     for span in spans:
-        graph |= program.subtree_graph(span, indices, epoch, threads)
+        graph |= program.subtree_graph(span, indices, epoch, threads, spread)
     with one_thread_each():
         results = execute(graph, [("sum", *span) for span in spans], threads)
     return dict(zip(spans, results, strict=True))

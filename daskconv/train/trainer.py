@@ -26,6 +26,7 @@ from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.watch import asked_now
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
+from daskconv.train.automatic import planned
 from daskconv.train.checkpoints.keeper import Keeper, keeping
 from daskconv.train.checkpoints.spec import Checkpoints, resolve_checkpoints
 from daskconv.train.data import ArrayData, checked_data
@@ -57,7 +58,7 @@ class Trainer:
         :class:`daskconv.SoftmaxCrossEntropy`, or a function as in :mod:`daskconv.nn.losses`.
     optimizer : Optimizer
     plan : str, Plan or mapping of str to Layout
-        How shards split the work: "data", "model", "hybrid", one of :mod:`daskconv.plans`, or Layouts by layer.
+        How shards split the work: "data", "model", "hybrid", "auto", one of :mod:`daskconv.plans`, Layouts by layer.
     transport : {"auto", "local", "dask", "mpi"}
         Threads of this process, tasks of the client's workers, or one long task a worker with gradients
         exchanged by MPI. "auto": mpi under an MPI launcher, dask where a client is active, else local.
@@ -148,8 +149,7 @@ class Trainer:
         self.clip_norm, self.average = checks.check_clip_norm(clip_norm), checks.check_average(average)
         self.accumulate = check_count(accumulate, "accumulate")
         self.metrics = default_metrics(self.loss) if metrics is None else resolve_metrics(tuple(metrics))
-        self.trainable = trainable
-        self.class_names = tuple(class_names)
+        self.trainable, self.class_names = trainable, tuple(class_names)
         self.history = History()
         self.position = Position()
         self.shard_owners: dict[str, list[int]] = {}
@@ -186,7 +186,7 @@ class Trainer:
     ) -> Program:
         return partition(
             network,
-            self.plan,
+            planned(self, input_shape, batch_size),
             **what,
             input_shape=input_shape,
             batch_size=batch_size,

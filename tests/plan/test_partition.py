@@ -40,8 +40,8 @@ def test_shards_are_an_int_of_at_least_1(shards):
 
 
 def test_plans_that_do_not_exist_or_contradict_are_refused():
-    refuse("plan is 'pipeline': give data, model or hybrid", resolve_plan, "pipeline", None)
-    refuse("plan is 'k=2': give data, model or hybrid", resolve_plan, "k=2", None)
+    refuse("plan is 'pipeline': give data, model, hybrid, auto", resolve_plan, "pipeline", None)
+    refuse("plan is 'k=2': give data, model, hybrid, auto", resolve_plan, "k=2", None)
     refuse("h is 0: give an int of at least 1", resolve_plan, "h=0", None)
     refuse("plan is 3: give a name, a Plan", resolve_plan, 3, None)
     refuse("plan is {'conv1': 2}: give a Layout for each layer", resolve_plan, {"conv1": 2}, None)

@@ -1,0 +1,336 @@
+"""Price: what a step of a plan takes on a machine: seconds of its layers and exchanges, bytes, memory of a worker.
+
+The model is the one of the transports: in the mpi transport of a data parallel plan, buckets of gradients travel while
+the backward pass goes on; split plans add gradients after it; on a Dask cluster nothing overlaps, each worker fetches
+what the others have whole, and the scheduler handles a task a worker between any two exchanges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+
+from daskconv.cost.cuts import Moved
+from daskconv.cost.machine import Machine
+from daskconv.cost.speed import seconds_of
+from daskconv.cost.trace import Case, Step, trace
+from daskconv.errors import InputError, check_count
+from daskconv.nn.blocks import images_at_once
+from daskconv.plan.buckets import WHOLE
+from daskconv.plan.buckets import sizes as bucket_sizes
+from daskconv.plan.plans import Plan
+
+TRANSPORTS = ("mpi", "dask", "local")
+# Loss, its weight, images, their weight, and hits: numbers of float64 that go to everybody in each step.
+_SUMS = 6 * 8
+# An update reads parameter, gradient and momentum, and writes the first and the last.
+_UPDATE_SWEEPS = 5
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Gradients that workers add up together.
+
+    Attributes
+    ----------
+    nbytes : float
+        Of one worker.
+    members : int
+        Workers that have it.
+    after : int
+        The position of the layer whose backward pass completes it.
+    together : int
+        Members that add up among themselves first; 1 for one level.
+    """
+
+    nbytes: float
+    members: int
+    after: int
+    together: int = 1
+
+    @property
+    def levels(self) -> list[tuple[int, float]]:
+        """The members, and the bytes of what they add, at each level."""
+        if 1 < self.together < self.members:
+            return [
+                (self.together, self.nbytes),
+                (self.members // self.together, self.nbytes / self.together),
+            ]
+        return [(self.members, self.nbytes)]
+
+    @property
+    def messages(self) -> int:
+        """Messages that a member sends: to each other one, there and back where they are cut into slices."""
+        return sum((members - 1) * (1 if size <= WHOLE else 2) for members, size in self.levels)
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a member sends."""
+        return sum(
+            (members - 1) * size * (1 if size <= WHOLE else 2 / members) for members, size in self.levels
+        )
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A layer of a step, with its seconds on the busiest worker, of measured layers or by the analytic guess."""
+
+    step: Step
+    forward: float
+    backward: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step of a plan costs on a machine.
+
+    Attributes
+    ----------
+    case, plan, machine
+    workers : int
+    transport : str
+    layers : tuple of Timed
+        In the order of a step; the last has the exchange of the scores.
+    buckets : tuple of Bucket
+        In the order in which they are complete.
+    images : tuple of (workers, images)
+        How many workers have how many images.
+    overlaps : bool
+        Whether gradients travel while the backward pass goes on.
+    """
+
+    case: Case
+    plan: Plan
+    machine: Machine
+    workers: int
+    transport: str
+    layers: tuple[Timed, ...]
+    buckets: tuple[Bucket, ...]
+    images: tuple[tuple[int, int], ...]
+    overlaps: bool
+
+    @cached_property
+    def compute(self) -> float:
+        """Seconds in which the busiest worker computes layers."""
+        return sum(layer.forward + layer.backward for layer in self.layers)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether all layers were measured on the machine."""
+        return all(layer.measured for layer in self.layers)
+
+    @property
+    def basis(self) -> str:
+        """What the seconds of layers stand on."""
+        own = [layer for layer in self.layers if layer.step.work]
+        measured = sum(layer.measured for layer in own)
+        if measured == len(own):
+            return "all layers measured"
+        return f"{measured} of {len(own)} layers measured, the analytic guess for the others"
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the parameters and statistics that a worker holds."""
+        rows = (weight for layer in self.layers for weight in layer.step.weights)
+        each = self.plan.shards / self.workers
+        return sum(nbytes * (min(each, parts) if parts > 1 else 1) for parts, nbytes in rows)
+
+    @cached_property
+    def update(self) -> float:
+        """Seconds of the optimiser's step."""
+        machine = self.machine
+        return _UPDATE_SWEEPS * self.weight_bytes * machine.workers_per_host / machine.memory_bandwidth
+
+    @cached_property
+    def sent(self) -> float:
+        """Bytes that all workers send each other in a step."""
+        if self.workers == 1 or self.transport == "local":
+            return 0.0
+        moved = sum(each.total for layer in self.layers for each in _moves(layer.step))
+        numbers = self.workers * (self.workers - 1) * _SUMS
+        added = sum(bucket.sent * self.workers for bucket in self.buckets if bucket.members > 1)
+        return moved + added + numbers
+
+    @cached_property
+    def memory(self) -> float:
+        """Bytes that a worker's memory grows by: parameters, slots, gradients, kept values, buffers."""
+        held = self.weight_bytes
+        threads = self.machine.cores // self.machine.workers_per_host
+        values = sum(layer.step.held for layer in self.layers)
+        largest = max(layer.step.held for layer in self.layers)
+        vectors = 2.0
+        if self.plan.splits_images_only:
+            shard = -(-self.case.batch // self.plan.shards)
+            block = images_at_once(self.case.network, self.case.input_shape, self.case.methods, shard)
+            side_by_side = max(1, min(threads, ceil(shard / block) * self.plan.shards // self.workers))
+            values, largest = (size * block / max(shard, 1) * side_by_side for size in (values, largest))
+            vectors = side_by_side + 1.0
+        else:
+            values *= self.plan.shards / self.workers
+        return (
+            held * (2 + vectors) + values + 2 * largest + max((b.nbytes for b in self.buckets), default=0.0)
+        )
+
+    def exchange_seconds(self, members: int, nbytes: float, messages: int) -> float:
+        """Return what an exchange takes in which each of the members gets so many bytes in so many messages."""
+        return exchange_seconds(self.machine, self.workers, members, nbytes, messages)
+
+    def bucket_seconds(self, bucket: Bucket) -> float:
+        """Return what adding up a bucket takes, level by level; members of the second level are on other hosts."""
+        here = min(self.machine.workers_per_host, self.workers)
+        # Holders of the same part of a weight are as far apart as there are parts.
+        seconds, apart = 0.0, max(1, self.workers // bucket.members)
+        for members, size in bucket.levels:
+            level, near = Bucket(size, members, 0), max(1, min(members, here // apart))
+            seconds += exchange_seconds(self.machine, self.workers, members, level.sent, level.messages, near)
+            apart *= members
+        return seconds
+
+
+def price(
+    case: Case,
+    plan: Plan,
+    machine: Machine,
+    workers: int | None = None,
+    transport: str = "mpi",
+    bucket: int | None = None,
+    together: int = 1,
+    overlaps: bool | None = None,
+) -> Cost:
+    """Return what a step of a plan costs on a machine.
+
+    Parameters
+    ----------
+    case : Case
+    plan : Plan
+    machine : Machine
+    workers : int, optional
+        One for each shard when not given.
+    transport : {"mpi", "dask", "local"}
+    bucket : int, optional
+        Bytes of a bucket of gradients; what the transport takes when not given.
+    together : int
+        Workers that add up their gradients among themselves first, as Dask's configuration
+        ``daskconv.mpi.ranks-per-host`` says; those of a host when 1.
+    overlaps : bool, optional
+        Whether gradients travel while the backward pass goes on; as daskconv's transports do it when not given, other
+        systems may.
+
+    Raises
+    ------
+    InputError
+        For a plan that does not fit the network, the batch or the workers.
+
+    Examples
+    --------
+    >>> from daskconv.cost.machine import load_machine
+    >>> from daskconv.nn import zoo
+    >>> from daskconv.plan import plans
+    >>> case = Case(zoo.build("alexnet", 1000), (224, 224, 3), 256)
+    >>> cost = price(case, plans.hybrid(64), load_machine("environment_a"))
+    >>> cost.calibrated, cost.sent < price(case, plans.data(64), load_machine("environment_a")).sent / 5
+    (False, True)
+    """
+    workers = plan.shards if workers is None else check_count(workers, "workers")
+    if transport not in TRANSPORTS:
+        raise InputError(f"transport is {transport!r}: choose one of {', '.join(TRANSPORTS)}.")
+    check_count(case.batch, "batch")
+    if plan.shards % workers:
+        raise InputError(
+            f"{plan.shards} shards on {workers} workers are no whole number each: give a divisor of the shards."
+        )
+    steps = trace(case, plan)
+    blocks = _blocks(case, plan, workers)
+    layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
+    overlaps = plan.splits_images_only and transport == "mpi" if overlaps is None else overlaps
+    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers), overlaps)
+    return with_buckets(cost, bucket or plan.bucket_bytes, together)
+
+
+def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
+    """Return a cost with other buckets of gradients; the parameters are those of :func:`price`."""
+    steps = [layer.step for layer in cost.layers]
+    together = together if together > 1 else min(cost.machine.workers_per_host, cost.workers)
+    if cost.plan.splits_images_only:
+        found = _data_buckets(steps, cost.workers, together, bucket)
+    else:
+        found = _split_buckets(steps, cost.workers, cost.overlaps)
+    return replace(cost, buckets=tuple(found))
+
+
+def exchange_seconds(
+    machine: Machine, workers: int, members: int, nbytes: float, messages: int, near: int | None = None
+) -> float:
+    """Return the alpha-beta time of an exchange, of so many bytes to each member; a host's workers share its link.
+
+    ``near`` of the members are on one host: as many as it has where they are neighbours.
+    """
+    if not messages:
+        return 0.0
+    here = min(machine.workers_per_host, workers)
+    near = min(here, members) if near is None else near
+    own = machine.message * 2 * messages
+    if members <= near:
+        return own + machine.inside_latency + nbytes / machine.inside_bandwidth
+    inside = (near - 1) / (members - 1)
+    across = (1 - inside) * nbytes * here / machine.across_bandwidth
+    return own + machine.across_latency + max(across, inside * nbytes / machine.inside_bandwidth)
+
+
+def _moves(step: Step) -> Iterator[Moved]:
+    yield from step.moves
+    yield from step.back
+
+
+def _images(batch: int, workers: int) -> tuple[tuple[int, int], ...]:
+    short, longer = divmod(batch, workers)
+    return tuple(
+        (count, images) for count, images in ((longer, short + 1), (workers - longer, short)) if count
+    )
+
+
+def _blocks(case: Case, plan: Plan, workers: int) -> int:
+    """Return the blocks that a worker takes through each layer in a step."""
+    each = plan.shards // workers
+    if not plan.splits_images_only:
+        return each
+    shard = -(-case.batch // plan.shards)
+    return each * ceil(shard / max(1, images_at_once(case.network, case.input_shape, case.methods, shard)))
+
+
+def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) -> Timed:
+    if step.work is None:
+        return Timed(step, 0.0, 0.0, True)
+    parts = step.weights[0][0] if step.weights else 1
+    images = step.images * (plan.shards // workers)
+    args = images, blocks, step.share, parts, min(workers, machine.workers_per_host)
+    forward, known = seconds_of(machine, step.work, "forward", *args)
+    backward, _ = seconds_of(machine, step.work, "backward", *args)
+    return Timed(step, forward, backward, known)
+
+
+def _split_buckets(steps: Sequence[Step], workers: int, overlaps: bool) -> Iterator[Bucket]:
+    """Return a bucket for all weights that are cut into as many parts; for those of each layer where they overlap."""
+    sizes: dict[tuple[int, int], float] = {}
+    for at, step in reversed(list(enumerate(steps))):
+        for parts, nbytes in step.weights:
+            key = (at if overlaps else 0, parts)
+            sizes[key] = sizes.get(key, 0.0) + nbytes
+    for (at, parts), nbytes in sizes.items():
+        yield Bucket(nbytes, max(1, workers // parts), at)
+
+
+def _data_buckets(steps: Sequence[Step], workers: int, together: int, bucket: int | None) -> Iterator[Bucket]:
+    smallest, largest = bucket_sizes(bucket)
+    filled = 0.0
+    for at, step in reversed(list(enumerate(steps))):
+        for _, nbytes in step.weights:
+            filled += nbytes
+        if filled and (filled >= smallest or not any(other.weights for other in steps[:at])):
+            count = max(1, ceil(filled / largest))
+            for _ in range(count):
+                yield Bucket(filled / count, workers, at, together if workers % together == 0 else 1)
+            filled = 0.0

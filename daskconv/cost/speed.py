@@ -1,0 +1,72 @@
+"""Speed: the seconds of a layer's pass on a worker, measured or by the analytic guess."""
+
+from __future__ import annotations
+
+from daskconv.cost.machine import Machine
+from daskconv.cost.work import Work, method_of
+
+
+def seconds_of(
+    machine: Machine,
+    work: Work,
+    pass_: str,
+    images: int,
+    blocks: int = 1,
+    share: float = 1.0,
+    parts: int = 1,
+    crowd: int = 1,
+) -> tuple[float, bool]:
+    """Return the seconds of a pass, and whether the layer was measured.
+
+    A layer that was measured takes ``blocks`` times what a block takes, whatever its images, and each image's share.
+    Of one that was not, the guess is the longer of its operations at the method's share of the peak, and its bytes
+    at the memory's bandwidth (the roofline model of Williams et al. 2009).
+
+    Parameters
+    ----------
+    machine, work
+    pass_ : {"forward", "backward"}
+    images, blocks : int
+        Of a worker.
+    share : float
+        The part of an image's work that the worker has.
+    parts : int
+        In how many parts the weights are cut.
+    crowd : int
+        Workers of its host that compute.
+    """
+    threads = machine.cores // machine.workers_per_host
+    kernel = machine.kernel(work.label, pass_)
+    if kernel:
+        seconds = (kernel.seconds * blocks / parts + kernel.each * images * share) / threads
+    else:
+        seconds = _guess(machine, work, pass_, images * share, blocks / parts)
+    return seconds * crowding(machine, crowd), kernel is not None
+
+
+def crowding(machine: Machine, workers: int) -> float:
+    """Return how many times as long a worker computes while so many of its host do."""
+    if machine.workers_per_host == 1:
+        return 1.0
+    return 1 + (machine.crowding - 1) * (workers - 1) / (machine.workers_per_host - 1)
+
+
+def _guess(machine: Machine, work: Work, pass_: str, images: float, readings: float) -> float:
+    bandwidth = machine.memory_bandwidth / machine.workers_per_host
+    peak = machine.peak / machine.workers_per_host
+    moved = work.value_bytes * work.sweeps(pass_) * images / bandwidth
+    if not work.flops:
+        return moved
+    seconds = 0.0
+    for part in _products(work, pass_):
+        arithmetic = work.flops * images / (peak * machine.share(method_of(work, part), part))
+        weights = work.weight_bytes * readings / bandwidth
+        seconds += max(arithmetic, weights + work.value_bytes * images / bandwidth)
+    return seconds
+
+
+def _products(work: Work, pass_: str) -> tuple[str, ...]:
+    """Return the products that a pass consists of."""
+    if pass_ == "forward":
+        return ("forward",)
+    return ("weight_grad",) * work.learns + ("input_grad",) * work.sends_back

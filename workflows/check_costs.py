@@ -1,0 +1,219 @@
+"""The cost model against measured steps of this machine: time, bytes and memory.
+
+The machine is calibrated first, on its own; then steps are timed under mpiexec, for networks, plans, transports,
+numbers of workers and batch sizes. Without mpiexec the script starts itself:
+
+python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from _measure import arguments, machine, pyplot, show, show_machine, spread, write_csv, write_json
+from _training import opened_transport, random_images
+from scaling import addresses, sent, wide_head
+
+import daskconv
+from daskconv import plans
+from daskconv.cost.machine import Machine, load_machine
+from daskconv.cost.price import price
+from daskconv.cost.simulate import simulate
+from daskconv.cost.trace import Case
+from daskconv.launch.calibrate import calibrate
+from daskconv.run.launcher import launcher_ranks
+
+NETS = {
+    "cifar10_quick": (daskconv.zoo.cifar10_quick, (32, 32, 3), (48, 80)),
+    "wide_head": (wide_head, (32, 32, 3), (40, 72)),
+    "resnet20": (daskconv.zoo.resnet20, (32, 32, 3), (36,)),
+    "vgg11": (daskconv.zoo.vgg11, (32, 32, 3), (28,)),
+}
+PLANS = {"data": plans.data(2), "hybrid": plans.hybrid(2), "model": plans.model(2)}
+STEPS = 6
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments("Compare the cost model with measured steps.")
+    parser.add_argument(
+        "--machine", type=Path, metavar="FILE", help="figures of daskconv calibrate, else made now"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each case")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw prediction against measurement")
+    args = parser.parse_args()
+    args.rounds = 1 if args.quick else args.rounds
+    args.nets = ["cifar10_quick"] if args.quick else list(NETS)
+    return args
+
+
+def main() -> None:
+    args = parse()
+    if not launcher_ranks():
+        sys.exit(launched(args))
+    plot, figures = pyplot() if args.png else None, load_machine(args.machine)
+    with daskconv.start("mpi", threads=1) as client:
+        rows = measure(args, client, figures)
+    memory = [memory_row(name, figures) for name in args.nets]
+    summary = summarised(rows, memory)
+    show("Predicted and measured steps", rows)
+    show("Growth of a process by a step, 1 worker, 1 thread", memory)
+    show("Errors of predictions, medians", [summary])
+    facts = machine(1)
+    show_machine(facts)
+    write_json(args.json, {"machine": facts, "steps": rows, "memory": memory, "errors": summary})
+    write_csv(args.csv, rows)
+    if plot:
+        draw(plot, args.png, rows)
+
+
+def launched(args: argparse.Namespace) -> int:
+    """Calibrate, and run this script under mpiexec with 2 workers."""
+    options = list(sys.argv[1:])
+    if args.machine is None:
+        path = Path("machine.json").absolute()
+        found = [(NETS[name][0](), NETS[name][1]) for name in args.nets]
+        calibrate(found, path, report=lambda text: print(f"calibrating: {text}", flush=True))
+        options += ["--machine", str(path)]
+    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
+    command = [beside or "mpiexec", "-n", "4", sys.executable, sys.argv[0], *options]
+    return subprocess.run(command, env=os.environ, check=False).returncode
+
+
+def measure(args: argparse.Namespace, client: Any, figures: Machine) -> list[dict[str, Any]]:
+    rows = []
+    for workers in (2, 1):
+        if workers == 1:
+            client.retire_workers(addresses(client)[1:])
+        for name in args.nets:
+            for batch in NETS[name][2][: 1 if args.quick else None]:
+                for plan in PLANS if name in ("cifar10_quick", "wide_head") else ("data",):
+                    for transport in ("mpi", "dask") if plan == "data" or workers == 2 else ("mpi",):
+                        rows.append(row(args, client, figures, name, batch, plan, transport, workers))
+    return rows
+
+
+def row(
+    args: argparse.Namespace,
+    client: Any,
+    figures: Machine,
+    name: str,
+    batch: int,
+    plan: str,
+    transport: str,
+    workers: int,
+) -> dict[str, Any]:
+    network, shape = NETS[name][0](), NETS[name][1]
+    predicted = simulate(price(Case(network, shape, batch), PLANS[plan], figures, workers, transport))
+    x, y = random_images(batch * STEPS, shape, 10)
+    opened = opened_transport(network, x, y, batch, 1, transport, client, plan=PLANS[plan])
+    seconds, counted = [], 0
+    try:
+        opened.run_epoch(0, lambda: False)
+        before = sent(opened) if transport == "mpi" else 0
+        for epoch in range(1, args.rounds + 1):
+            started = perf_counter()
+            opened.run_epoch(epoch, lambda: False)
+            seconds.append((perf_counter() - started) / STEPS)
+        if transport == "mpi":
+            counted = (sent(opened) - before) // (args.rounds * STEPS)
+    finally:
+        opened.close()
+    found = spread(seconds)
+    return {
+        "net": name,
+        "batch": batch,
+        "plan": plan,
+        "transport": transport,
+        "workers": workers,
+        "predicted_ms": 1e3 * predicted.seconds,
+        "measured_ms": 1e3 * found["median"],
+        "error_%": 100 * (predicted.seconds / found["median"] - 1),
+        "spread_%": 100 * (found["high"] - found["low"]) / found["median"],
+        "predicted_bytes": predicted.cost.sent if transport == "mpi" else 0.0,
+        "sent_bytes": float(counted),
+    }
+
+
+def memory_row(name: str, figures: Machine) -> dict[str, Any]:
+    network, shape, (batch, *_) = NETS[name][0](), *NETS[name][1:]
+    batch *= 8
+    cost = price(Case(network, shape, batch), plans.data(1), figures, 1, "local")
+    # What a fork inherits is there before: a fresh process grows by what it needs.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        grown = pool.apply(growth, (name, batch))
+    error = 100 * (cost.memory / grown - 1)
+    return {
+        "net": name,
+        "batch": batch,
+        "predicted_MB": cost.memory / 1e6,
+        "measured_MB": grown / 1e6,
+        "error_%": error,
+    }
+
+
+def growth(name: str, batch: int) -> float:
+    """Return the bytes by which this process grows in steps, its libraries and compiled kernels not counted."""
+    network, shape = NETS[name][0](), NETS[name][1]
+    x, y = random_images(8, shape, 10)
+    opened_transport(network, x, y, 8, 1, "local", None, plan=plans.data(1)).run_epoch(0, lambda: False)
+    x, y = random_images(2 * batch, shape, 10)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = status("VmRSS")
+    opened = opened_transport(network, x, y, batch, 1, "local", None, plan=plans.data(1))
+    opened.run_epoch(0, lambda: False)
+    return max(1.0, status("VmHWM") - before)
+
+
+def status(name: str) -> float:
+    """Return a figure that Linux keeps of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def summarised(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of the errors' sizes, and how many predictions are within 10 % or twice the spread."""
+
+    def middle(some: list[dict[str, Any]]) -> float:
+        return median(abs(row["error_%"]) for row in some)
+
+    within = [abs(row["error_%"]) <= max(10, 2 * row["spread_%"]) for row in rows]
+    carried = [row for row in rows if row["sent_bytes"]]
+    return {
+        "all_%": middle(rows),
+        "data_%": middle([row for row in rows if row["plan"] == "data"]),
+        "split_%": middle([row for row in rows if row["plan"] != "data"]),
+        "mpi_%": middle([row for row in rows if row["transport"] == "mpi"]),
+        "dask_%": middle([row for row in rows if row["transport"] == "dask"]),
+        "within_10_%_or_twice_the_spread": f"{sum(within)} of {len(within)}",
+        "memory_%": middle(memory),
+        "bytes_worst_%": max(100 * abs(row["predicted_bytes"] / row["sent_bytes"] - 1) for row in carried),
+    }
+
+
+def draw(plot: Any, path: Path, rows: list[dict[str, Any]]) -> None:
+    figure, axis = plot.subplots(figsize=(5, 4.6))
+    for transport, mark in (("mpi", "o"), ("dask", "s")):
+        for workers, colour in ((1, "tab:blue"), (2, "tab:orange")):
+            some = [row for row in rows if (row["transport"], row["workers"]) == (transport, workers)]
+            points = [row["measured_ms"] for row in some], [row["predicted_ms"] for row in some]
+            axis.plot(
+                *points, mark, color=colour, label=f"{transport}, {workers} worker{'s' * (workers > 1)}"
+            )
+    ends = [min(row["measured_ms"] for row in rows), max(row["measured_ms"] for row in rows)]
+    axis.plot(ends, ends, "k:", label="equal")
+    axis.set(xlabel="measured ms a step", ylabel="predicted ms a step", xscale="log", yscale="log")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
