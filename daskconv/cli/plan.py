@@ -9,7 +9,6 @@ from daskconv.cli.group import Command
 from daskconv.cli.launcher import refuse_launcher
 from daskconv.cli.parts import input_option, named_network, plan_option, shards_option
 from daskconv.cli.simulation import machine_option
-from daskconv.plan.plans import AUTO
 
 
 @click.command(cls=Command, short_help="Print what a step consists of under a plan.")
@@ -45,7 +44,7 @@ def plan(
     from daskconv.train.trainer import Trainer
 
     network, shape = named_network(net, shape)
-    if plan == AUTO:
+    if plan == "auto":
         click.echo(chosen(network, shape, batch, nodes, machine, shards))
         return
     trainer = Trainer(network, plan=plan, shards=shards)

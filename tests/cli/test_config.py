@@ -77,6 +77,7 @@ def test_every_command_with_options_takes_a_file(run, monkeypatch, tmp_path):
             "blocks of 2 images",
         ),
         (["plan", "lenet", "--config", "run.yaml"], "input: [8, 8, 1]\nshards: 2", "2 shards"),
+        (["info", "--config", "run.yaml"], "tls: false", "python"),
         (["evaluate", "model.safetensors", "digits", "--config", "run.yaml"], "threads: 1", "accuracy"),
         (
             ["predict", "model.safetensors", "images.npy", "--config", "run.yaml"],

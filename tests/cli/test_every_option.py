@@ -27,7 +27,8 @@ def options():
 
 
 def long_name(option):
-    return next(word for word in option.opts if word.startswith("--"))
+    """Of a pair such as --tls and --no-tls, the one that is no default."""
+    return next(word for word in option.secondary_opts or option.opts if word.startswith("--"))
 
 
 def words_of_tests():

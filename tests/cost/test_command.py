@@ -1,16 +1,16 @@
 """daskconv simulate and calibrate, as they are typed."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click import ClickException
 
+from daskconv.cli import commands
 from daskconv.cost.machine import SHIPPED, read_machine
-from daskconv.errors import InputError
-from daskconv.launch.calibrate import calibrate
-from daskconv.nn import zoo
 
 PLAN = ("plan", "alexnet", "--plan", "auto", "--input", "224", "224", "3", "--batch", "256")
 
@@ -83,18 +83,49 @@ def test_a_plan_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     assert "and one of environment A has 0.1 GB: " in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_calibrate_measures_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daskconv.launch.calibrate._SECONDS", 0.3)
-    said: list[str] = []
-    nets = [(zoo.build("lenet", 10), (12, 12, 1))]
-    machine = calibrate(nets, tmp_path / "m.json", links=False, report=said.append)
-    assert read_machine(tmp_path / "m.json") == machine
+def test_simulate_on_a_dask_cluster_pays_for_its_scheduler(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "small.yaml").write_text("batch: 64\nnodes: 2\ninput: [28, 28, 1]\nmachine: environment_a")
+    words = [
+        "simulate",
+        "lenet",
+        "--config",
+        str(tmp_path / "small.yaml"),
+        "--classes",
+        "10",
+        "--plan",
+        "data",
+    ]
+    found = {}
+    for transport in ("mpi", "dask"):
+        commands.main([*words, "--transport", transport], standalone_mode=False)
+        found[transport] = float(re.findall(r"^ *data +2 +64 +([\d.]+)", capsys.readouterr().out, re.M)[0])
+    assert found["dask"] > found["mpi"]
+
+
+def test_calibrate_measures_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("daskconv.launch.calibrate._SECONDS", 0.1)
+    path, options = tmp_path / "m.json", tmp_path / "options.yaml"
+    options.write_text(f"out: {path}")
+    commands.main(
+        ["calibrate", "lenet=12x12x1", "--no-links", "--config", str(options)], standalone_mode=False
+    )
+    out, err = capsys.readouterr()
+    assert f"saved {path}" in out and err.splitlines()[0] == "peak and memory"
+    machine = read_machine(path)
     assert 1e9 < machine.peak / machine.cores < 1e12
     assert machine.jitter >= 0 and machine.crowding >= 1
     assert {kernel.pass_ for kernel in machine.kernels} == {"forward", "backward"}
     assert all(source.startswith("measured by daskconv calibrate") for source in machine.sources.values())
-    assert json.loads((tmp_path / "m.json").read_text())["format"] == 1
-    assert said[0] == "peak and memory"
+    assert json.loads(path.read_text())["format"] == 1
+    line = ["calibrate", "lenet", "--out", str(path)]
+    with pytest.raises(
+        ClickException, match="NET is 'lenet': give a network of the zoo and its images' shape"
+    ):
+        commands.main(line, standalone_mode=False)
 
 
 def test_a_network_is_named_with_its_images() -> None:
@@ -102,5 +133,3 @@ def test_a_network_is_named_with_its_images() -> None:
 
     network, shape = _net("lenet=28x28x1")
     assert (network.name, shape) == ("lenet", (28, 28, 1))
-    with pytest.raises(InputError, match="NET is 'lenet': give a network of the zoo and its images' shape"):
-        _net("lenet")

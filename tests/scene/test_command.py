@@ -61,7 +61,8 @@ def test_a_map(folder):
 
 def test_a_sliding_map_on_workers(folder):
     code, out, err = predict(
-        folder, "digits.safetensors", "scene.zarr", "--out", "digits.zarr", "--stride", 8, "--workers", 2
+        *(folder, "digits.safetensors", "scene.zarr", "--out", "digits.zarr"),
+        *("--stride", 8, "--workers", 2, "--no-tls"),
     )
     assert (code, err) == (0, "")
     assert "wrote 37 x 50 x 10 scores to digits.zarr" in out
