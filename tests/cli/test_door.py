@@ -47,7 +47,7 @@ def test_damaged_images_are_left_out_when_asked(run, tmp_path):
         for number in range(4):
             image.new("RGB", (12, 12), (number, 1, 2)).save(tmp_path / "d" / name / f"{number}.png")
     (tmp_path / "d" / "a" / "0.png").write_text("no image")
-    line = ("train", "--data", "d", "--net", "lenet", "--epochs", 1)
+    line = ("train", "--data", "d", "--net", "lenet", "--epochs", 1, "--batch-size", 4)
     code, _, err = run(*line)
     assert code == 2 and "0.png cannot be read" in err
     with pytest.warns(RuntimeWarning, match="1 of 8 images cannot be read"):
