@@ -21,18 +21,17 @@ from tornado.web import Application, RequestHandler
 
 LOOPBACK = ("127.0.0.1", "localhost")
 _ORIGINS = "distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin"
-_TOKEN = "daskconv.page.token"
 
 
 def token() -> str:
     """Return the page's token: the configured one, a new one where ``daskconv.page.token`` is true, or ""."""
-    wanted = dask.config.get(_TOKEN, None)
+    wanted = dask.config.get("daskconv.page.token", None)
     return secrets.token_urlsafe(24) if wanted is True else str(wanted or "")
 
 
 def preloaded(token: str) -> dict[str, Any]:
     """Return the configuration under which scheduler and workers are to be made, so that they have this gate."""
-    found: dict[str, Any] = {_TOKEN: token}
+    found: dict[str, Any] = {"daskconv.page.token": token}
     for role in ("scheduler", "worker"):
         given = dask.config.get(f"distributed.{role}.preload")
         others = [given] if isinstance(given, str) else [module for module in given if module != __name__]
@@ -48,7 +47,7 @@ def dask_setup(node: Any) -> None:
     origins = {f"{name}:{server.port}" for name in names} | set(given)
     hosts = names | {name.partition(":")[0] for name in given}
     server.request_callback = Gate(
-        inside, hosts, origins, dask.config.get(_TOKEN, None) or "", f"daskconv-{server.port}"
+        inside, hosts, origins, dask.config.get("daskconv.page.token", None) or "", f"daskconv-{server.port}"
     )
 
 

@@ -590,22 +590,6 @@ def test_the_warning_of_a_batch_system_ends_in_a_checkpoint_that_goes_on(folder,
     assert bits(daskconv.load(tmp_path / "model")) == bits(daskconv.load(runs))
 
 
-def test_damaged_images_of_a_folder_are_left_out_only_when_asked(run, tmp_path):
-    from PIL import Image
-
-    for number, image in enumerate(DIGITS.x_train[:40, :, :, 0]):
-        place = tmp_path / "images" / str(number % 2)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.kron(image * 15, np.ones((2, 2), np.uint8))).save(place / f"{number}.png")
-    (tmp_path / "images" / "1" / "39.png").write_text("no image")
-    line = ("train", "--data", tmp_path / "images", "--epochs", 1, "--batch-size", 10, "--transport", "local")
-    code, _, err = run(*line)
-    assert "39.png cannot be read" in one_sentence(code, err)
-    with pytest.warns(RuntimeWarning, match="1 of 40 images cannot be read and are left out: .*39.png"):
-        code, out, _ = run(*line, "--skip-damaged")
-    assert code == 0 and "epoch 1/1" in out
-
-
 def test_as_many_checkpoints_stay_as_were_asked_for(run, folder, tmp_path):
     def train(*options):
         command = (

@@ -68,15 +68,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(mpiexec, tmp_path):
     assert read_run(tmp_path / "m-run").record.ended.how == "stopped"
 
 
-def test_info_lists_the_sockets_of_a_job_and_no_tls_is_said(mpiexec, tmp_path):
-    line = command(mpiexec, 3, "-m", "daskconv.cli", "info", "--no-tls")
-    out = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (out.returncode, out.stderr) == (0, ""), out.stdout + out.stderr
-    assert "NO TLS" in out.stdout.upper()
-    assert re.search(r" this host +Dask scheduler, no TLS$", out.stdout, re.MULTILINE)
-    assert re.search(r" the network +MPI$", out.stdout, re.MULTILINE)
-
-
 def test_what_does_not_fit_is_one_sentence(mpiexec, tmp_path):
     line = command(mpiexec, 3, *LINE, "--config", "none.yaml")
     out = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
