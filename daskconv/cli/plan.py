@@ -9,7 +9,6 @@ from daskconv.cli.group import Command
 from daskconv.cli.launcher import refuse_launcher
 from daskconv.cli.parts import input_option, named_network, plan_option, shards_option
 from daskconv.cli.simulation import machine_option
-from daskconv.plan.plans import AUTO
 
 
 @click.command(cls=Command, short_help="Print what a step consists of under a plan.")
@@ -42,6 +41,7 @@ def plan(
     plan auto: what the cost model chooses for so many nodes of a machine, what it was compared with, and why.
     """  # noqa: D301 - click keeps lines after a backspace as they are
     refuse_launcher("plan")
+    from daskconv.plan.plans import AUTO
     from daskconv.train.trainer import Trainer
 
     network, shape = named_network(net, shape)

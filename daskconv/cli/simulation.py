@@ -80,8 +80,11 @@ def _net(text: str) -> tuple[Any, tuple[int, int, int]]:
 @machine_option
 @click.option("--plan", "names", multiple=True, default=("data", "hybrid", "auto"), show_default=True,
               help="data, model, hybrid, spatial or auto; may be given again.")  # fmt: skip
-@click.option("--transport", type=click.Choice(["mpi", "dask"]), default="mpi", show_default=True)
-@click.option("--classes", type=click.IntRange(2), default=1000, show_default=True)
+@click.option("--transport", type=click.Choice(["mpi", "dask"]), default="mpi", show_default=True,
+              help="How workers exchange.")  # fmt: skip
+@click.option(
+    "--classes", type=click.IntRange(2), default=1000, show_default=True, help="Outputs of the network."
+)
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Draw strong and weak scaling.")  # fmt: skip
 def simulate(
