@@ -133,3 +133,27 @@ def test_a_network_is_named_with_its_images() -> None:
 
     network, shape = _net("lenet=28x28x1")
     assert (network.name, shape) == ("lenet", (28, 28, 1))
+
+
+def test_a_calibrated_machine_is_simulated_with_options_from_a_file(tmp_path: Path) -> None:
+    (config := tmp_path / "options.yaml").write_text("batch: 32\n")
+    write_machine(load_machine("environment_a"), machine := tmp_path / "m.json")
+    done = typed(
+        *("simulate", "lenet", "--input", "28", "28", "1", "--nodes", "2", "--machine", str(machine)),
+        *("--transport", "dask", "--classes", "10", "--config", str(config)),
+        cache=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lenet on environment A, batch 32 of (28, 28, 1), dask" in done.stdout
+
+
+@pytest.mark.slow
+def test_calibrate_times_messages_too(tmp_path: Path) -> None:
+    (config := tmp_path / "options.yaml").write_text("{}\n")
+    out = str(tmp_path / "m.json")
+    done = typed(
+        "calibrate", "lenet=12x12x1", "--links", "--out", out, "--config", str(config), cache=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"saved {out}" in done.stdout
+    assert 0 < read_machine(Path(out)).message < 0.1
