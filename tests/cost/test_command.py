@@ -10,7 +10,7 @@ import pytest
 from click import ClickException
 
 from daskconv.cli import commands
-from daskconv.cost.machine import SHIPPED, read_machine
+from daskconv.cost.machine import SHIPPED, load_machine, read_machine, write_machine
 
 PLAN = ("plan", "alexnet", "--plan", "auto", "--input", "224", "224", "3", "--batch", "256")
 
