@@ -73,7 +73,11 @@ class Killer:
 
     def one(self):
         """A worker, once all four are there: a Nanny gives up on one that dies while it starts."""
-        while len(self.client.scheduler_info(n_workers=-1)["workers"]) < 4:
+        for look in range(1, 10_000):
+            if len(self.client.scheduler_info(n_workers=-1)["workers"]) >= 4:
+                break
+            if look % 100 == 0:
+                self.client.cluster.scale(4)  # a worker for a Nanny that gave up
             if self.end.wait(0.1):
                 raise KeyError
         self.end.wait(1.0)
