@@ -37,7 +37,8 @@ def _numba() -> str:
         return "numba off"
     import numba
 
-    return f"numba {numba.get_num_threads()}"
+    # get_num_threads would start them; after that Numba compiles nothing where the environment names another number.
+    return f"numba {numba.config.NUMBA_NUM_THREADS}"  # type: ignore[attr-defined]
 
 
 def _configured() -> str:

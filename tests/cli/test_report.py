@@ -85,6 +85,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence(run):
     )
 
 
+@pytest.mark.slow
 def test_workers_have_dask_s_own_report_too(tmp_path):
     line = [sys.executable, "-m", "daskconv.cli", *LINE[:3], "--epochs", 1, "--workers", 2, "--threads", 1]
     line += ["--run", "r", "--report", "--performance-report", "--no-tls"]

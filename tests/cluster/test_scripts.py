@@ -119,4 +119,4 @@ def test_a_job_runs_and_says_how_to_reach_its_page(jobs, script):
     tunnel = f"ssh -N -J {user}@login1 -L {port}:127.0.0.1:{port} {user}@{host}"
     assert rest[0] == f"the page from your machine: {tunnel}, then open the address above"
     assert f".../proxy/{port}/" in rest[1] and rest[2].startswith("epoch 1/1")
-    assert not list(folder.parent.glob("daskconv-*")), "the list of hosts is still there"
+    assert not list(folder.parent.glob("daskconv-*.*")), "the list of hosts is still there"

@@ -97,6 +97,7 @@ def test_a_run_on_a_local_cluster_is_seen_from_the_navigation_bar(chromium, tmp_
         assert not errors
 
 
+@pytest.mark.slow
 def test_a_pipelined_run_under_mpiexec_shows_lowering_beside_products(chromium, mpiexec, tmp_path):
     with (
         trained(tmp_path / "stop", [mpiexec, "-n", "4"], "pipelined", 2) as address,

@@ -93,7 +93,7 @@ def test_the_kernels_pass_their_own_tests():
 
 
 def test_the_command_trains(tmp_path):
-    line = "import sys; from daskconv.cli import main_group as m; m(sys.argv[1:], standalone_mode=False); "
+    line = "import sys; from daskconv.cli import commands as m; m(sys.argv[1:], standalone_mode=False); "
     line += "assert not {'numba', 'llvmlite'} & set(sys.modules)"
     options = ["--data", "digits", "--epochs", "1", "--save", tmp_path / "m.safetensors"]
     said = python("-c", line, "train", *options, environ=SWITCHED_OFF)

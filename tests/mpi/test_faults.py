@@ -65,7 +65,7 @@ def undisturbed():
 
 def command(words):
     """Run the command here; return its trainer."""
-    from daskconv.cli import main_group
+    from daskconv.cli import commands
     from daskconv.cli import training as cli
 
     found, fit = [], cli._fit
@@ -76,7 +76,7 @@ def command(words):
 
     cli._fit = watched
     try:
-        main_group([str(word) for word in words], standalone_mode=False)
+        commands([str(word) for word in words], standalone_mode=False)
     finally:
         cli._fit = fit
     return found[0]
