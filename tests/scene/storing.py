@@ -39,7 +39,9 @@ def main(folder, *options):
 def write_scene(folder, rows=3072, columns=5000):
     pixels = np.random.default_rng(0).integers(0, 255, (rows, columns, 1), np.uint8)
     pixels[:1100, :1100] = 0
-    zarr.create_array(Path(folder, "scene.zarr"), data=pixels, chunks=(500, 700, 1))
+    # Zarr would leave out chunks of zeros, and chunks that are not there are refused.
+    whole = {"write_empty_chunks": True}
+    zarr.create_array(Path(folder, "scene.zarr"), data=pixels, chunks=(500, 700, 1), config=whole)
 
 
 if __name__ == "__main__":
