@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from daskconv.graph.threads import cores
-from daskconv.kernels.jit import importable
 
 # Threads of BLAS, numexpr and Numba in workers that Nannies start: daskconv's own threads are the parallelism.
 ONE_THREAD_ENVIRON = {
@@ -21,16 +20,16 @@ ONE_THREAD_ENVIRON = {
 
 
 def cap_threads() -> None:
-    """Set BLAS, numexpr and Numba of this process to one thread."""
+    """Set BLAS and numexpr of this process to one thread.
+
+    daskconv uses none of Numba's own threads. To limit them would start them, and from then on Numba compiles nothing
+    while the environment, which Dask sets for a moment when it starts workers, names another number.
+    """
     import numexpr
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     numexpr.set_num_threads(1)
-    if importable():
-        import numba
-
-        numba.set_num_threads(1)
 
 
 def pin(to: list[int]) -> None:

@@ -114,6 +114,7 @@ def test_a_pipelined_run_under_mpiexec_shows_lowering_beside_products(chromium, 
         assert not errors
 
 
+@pytest.mark.slow
 def test_without_a_scheduler_this_process_serves_the_page_of_many_workers(chromium, tmp_path):
     draw, count = np.random.default_rng(0), 100
     with serving() as address, watched(chromium) as (page, errors):
