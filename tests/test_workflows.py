@@ -80,7 +80,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SLOW = {"check_costs.py"}  # calibrates first
+SLOW = {
+    "check_costs.py",
+    "bench_parallel.py",
+    "bench_arrays.py",
+    "scaling.py",
+}  # minutes with real workers or calibration
 
 
 @pytest.mark.parametrize(

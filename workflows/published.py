@@ -1,8 +1,8 @@
 """Published scaling, predicted: the model is given what the sources say of the machines, and no curve.
 
-It is not blind: the published values were known to who wrote it. No figure of a machine was fitted to them, but the first
-predictions counted what the GPUs of a server add up among themselves on the server's network link, and that error was
-mended after they were seen (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %; they are in the history).
+It is not blind: the published values were known to who wrote it. No figure of a machine was fitted to them, but the
+first predictions counted what the GPUs of a server add up among themselves on the server's network link, and that error
+was mended after they were seen (Inception V3 94, ResNet-101 77, VGG-16 27, ResNet-50 56 %; they are in the history).
 A GPU's layers are scaled to the published speed of one GPU; those of the Xeon nodes stand on the analytic guess,
 without Winograd, which that system did not have.
 
