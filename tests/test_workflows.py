@@ -80,12 +80,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# Minutes, real workers, or what other tests see too.
 SLOW = {
     "check_costs.py",
     "bench_parallel.py",
     "bench_arrays.py",
     "scaling.py",
-}  # minutes with real workers or calibration
+    "live_page.py",
+    "small_batch.py",
+}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says what a process's peak was")
-@pytest.mark.parametrize(("net", "batch"), [("resnet20", 256), ("vgg11", 128)])
+@pytest.mark.parametrize(
+    ("net", "batch"), [("resnet20", 256), pytest.param("vgg11", 128, marks=pytest.mark.slow)]
+)
 def test_a_step_grows_a_process_by_what_was_predicted(net: str, batch: int) -> None:
     command = [sys.executable, "-c", SCRIPT, net, str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)

@@ -85,7 +85,7 @@ class Job:
         assert self.process.returncode == 0, errors
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=["mpi", pytest.param("local", marks=pytest.mark.slow)])
 def job(request, tmp_path_factory, mpiexec):
     """A job whose page has a token, and what a second user got out of it."""
     job = Job(

@@ -112,7 +112,7 @@ def test_a_killed_rank_ends_the_job_and_training_goes_on_to_the_same_bits(traini
 
 SIGNALS = [
     pytest.param(signal.SIGTERM, "launcher", 143, id="SIGTERM to the launcher"),
-    pytest.param(signal.SIGUSR1, "ranks", 138, id="SIGUSR1 to every rank"),
+    pytest.param(signal.SIGUSR1, "ranks", 138, id="SIGUSR1 to every rank", marks=SLOW),
     pytest.param(signal.SIGTERM, "ranks", 143, id="SIGTERM to every rank", marks=SLOW),
     pytest.param(signal.SIGTERM, "both", 143, id="SIGTERM to all", marks=SLOW),
     pytest.param(signal.SIGUSR1, "launcher", 138, id="SIGUSR1 to the launcher", marks=SLOW),

@@ -24,7 +24,7 @@ import recipes
 from run.swaps import WAYS, failing, random_swaps, side_by_side
 
 
-@pytest.fixture(scope="module", params=["processes", "threads"])
+@pytest.fixture(scope="module", params=["processes", pytest.param("threads", marks=pytest.mark.slow)])
 def client(request):
     """Three workers: in processes of their own, and in this one, where nothing is copied on its way."""
     options = {"n_workers": 3, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}

@@ -178,6 +178,7 @@ def place_of(image):
     return step, next(shard for shard, (start, stop) in enumerate(parts) if start <= inside < stop)
 
 
+@pytest.mark.slow
 def test_what_ends_its_worker_three_times_is_named(client, tmp_path):
     image = next(image for image in range(1000) if place_of(image)[0] == 3)
     step, shard = place_of(image)
