@@ -23,7 +23,6 @@ from reference import refuse
 
 HERE = Path(__file__).parent
 NOBODY = 65534
-WAYS = ["mpi", "local"]
 
 
 def attack(sockets, addresses):
