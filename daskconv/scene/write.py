@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import dask
 import numpy as np
 from dask._task_spec import Task, TaskRef, cull
 from dask.base import get_scheduler, tokenize
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from daskconv.errors import WorkerError
@@ -104,7 +106,12 @@ def _run(
             tiles.done(key[1:])
 
     with Callback(pretask=before, posttask=after):
-        get(graph, keys)
+        if get is dask.threaded.get and dask.config.get("pool", None) is None:
+            # Dask's own threads go on with their chunks after a failure; of these all have ended when it is heard of.
+            with ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as pool:
+                get(graph, keys, pool=pool)
+        else:
+            get(graph, keys)
 
 
 def _run_on(
