@@ -44,19 +44,6 @@ def bucket_elements(owners: Sequence[int], holders: Sequence[int], size: int) ->
     return scattered + (len(workers) - 1) * sum(slices.values())
 
 
-def moves_of(split: Split, owners: Sequence[int], names: Iterable[str], *, training: bool = True) -> int:
-    """Return how often arrays travel between workers in a step, or in the evaluation of a batch."""
-    if len(set(owners)) == 1:
-        return 0
-    rows = [stage.exchanges for stage in split.stages]
-    if training:
-        rows += split.back
-    crossing = sum(any(exchange.crossing(owners) for exchange in row) for row in rows)
-    adds = any(len({owners[shard] for shard in holders}) > 1 for holders in split.buckets(names))
-    # Slices of gradients and of their sums; and, in any case, the loss and its like.
-    return crossing + 1 + 2 * (training and adds)
-
-
 class Row(NamedTuple):
     """What a plan means for a layer.
 

@@ -6,6 +6,7 @@ all begin anew from there, on the workers that are present then, to the same bit
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -54,7 +55,7 @@ class DaskTransport(Gang):
         self._root = state.copy()
         self._computed: dict[str, set[int]] = {}
         self._read: dict[str, InputRead] = {}
-        self._present = list[str]()
+        self._present, self._next_look = list[str](), 0.0
         self._losses = Losses()
         self._keeping_on(self._place_if_changed)
 
@@ -90,10 +91,22 @@ class DaskTransport(Gang):
             raise Lost("A worker died again and again.")
         if (failure := failure_of(futures)) is not None:
             raise failure
+        return self._fetched(futures)
+
+    def _fetched(self, futures: Sequence[Future]) -> list[Any]:
+        """Return what finished tasks returned; where its worker dies now, Dask would wait for that for ever."""
+        loop: Any = self.client.loop
+        fetching = asyncio.run_coroutine_threadsafe(self.client._gather(list(futures)), loop.asyncio_loop)
         try:
-            return [future.result(timeout=deadline()) for future in futures]
+            while not fetching.done():
+                with suppress(TimeoutError):
+                    return fetching.result(timeout=_LOOK)
+                self._check_present()
+            return fetching.result()
         except (CancelledError, OSError, TimeoutError, KeyError) as error:
             raise Lost(f"A result was lost before it was fetched: {sentence_of(error)}") from error
+        finally:
+            fetching.cancel()
 
     def _wait(self, futures: Sequence[Future]) -> None:
         try:
@@ -103,7 +116,7 @@ class DaskTransport(Gang):
 
     def done(self, futures: Sequence[Future]) -> bool:
         """Return whether all tasks have ended, or one in vain; raise Lost where a worker is gone."""
-        if monotonic() > getattr(self, "_next_look", 0.0):
+        if monotonic() > self._next_look:
             self._next_look = monotonic() + _LOOK
             self._check_present()
         return super().done(futures) or any(

@@ -84,15 +84,12 @@ class Gang(ABC):
             ]
         )
 
-    def run_steps(
-        self, epoch: int, first: int, until: int | None, stopped: Callable[[], bool], *args: Any
-    ) -> Any:
+    def run_steps(self, epoch: int, first: int, until: int | None, stopped: Callable[[], bool]) -> Any:
         """Run an epoch's steps from ``first`` on, where the workers stand; return the first worker's result."""
         with forwarding(self.client, self.run):
             self.deliver("train", self.spread.images(self.data["train"].batches(epoch)[first:until]))
             futures = [
-                self.submit(worker, self.spread.tasks.run_epoch, epoch, until, *args)
-                for worker in self.workers
+                self.submit(worker, self.spread.tasks.run_epoch, epoch, until) for worker in self.workers
             ]
             asked = False
             while not self.done(futures):
