@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from math import comb
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter, process_time, sleep
+from time import perf_counter, sleep
 from typing import Any
 
 from rich.console import Console
@@ -55,13 +55,18 @@ def _busy_seconds() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-_STARTED = perf_counter(), _busy_seconds(), process_time()
+def _own_seconds() -> float:
+    """Return the core seconds of this process and of all that it started and that have ended."""
+    return sum(os.times()[:4])
+
+
+_STARTED = perf_counter(), _busy_seconds(), _own_seconds()
 
 
 def _others_cores() -> float:
     """Return how many cores other processes kept busy, on average since this one began."""
     wall, busy, own = _STARTED
-    others = (_busy_seconds() - busy) - (process_time() - own)
+    others = (_busy_seconds() - busy) - (_own_seconds() - own)
     return max(0.0, others / (perf_counter() - wall))
 
 

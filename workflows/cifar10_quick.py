@@ -122,7 +122,6 @@ def report(args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, An
     ]
     final = median(run["accuracy"][-1] for run in runs)
     facts = machine(args.threads or available_threads())
-    del facts["cores_others_used"]  # the workers are other processes too
     facts |= {
         "transport": select(args.transport)[0],
         "workers": max(len(run["shard_owners"]) for run in runs),
