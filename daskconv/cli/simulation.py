@@ -19,9 +19,8 @@ _SHOWN = {
     "peak": ("GFLOP/s", 1e9),
     "memory_bandwidth": ("GB/s", 1e9),
     "disk": ("MB/s", 1e6),
-    "inside_latency": ("us", 1e-6),
-    "inside_bandwidth": ("GB/s", 1e9),
-    **dict.fromkeys(("message",), ("us", 1e-6)),
+    **dict.fromkeys(("inside_latency", "comm_latency", "message", "comm_message"), ("us", 1e-6)),
+    **dict.fromkeys(("inside_bandwidth", "comm_bandwidth"), ("GB/s", 1e9)),
     **dict.fromkeys(("step", "task", "hop"), ("ms", 1e-3)),
     **dict.fromkeys(("jitter", "crowding"), ("", 1)),
 }

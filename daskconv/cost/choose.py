@@ -232,9 +232,11 @@ def tried(case: Case, plan: Plan, machine: Machine, workers: int, transport: str
 def _options(plan: Plan, machine: Machine, workers: int, transport: str) -> list[tuple[int | None, int]]:
     """Return the sizes of buckets, and the numbers of workers that add up first, which are tried."""
     own = min(machine.workers_per_host, workers)
-    if not plan.splits_images_only or transport != "mpi" or workers == 1:
+    if not plan.splits_images_only or transport == "local" or workers == 1:
         return [(None, own)]
     levels = [own]
+    if transport == "dask":  # whose workers of a host always add up first
+        return [(size, own) for size in _BUCKETS]
     near = max(range(1, workers + 1), key=lambda t: (workers % t == 0, -abs(t - workers**0.5)))
     if own == 1 and 1 < near < workers:
         levels.append(near)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ SHIPPED = Path(__file__).parent / "machines"
 
 # Figures that count something, or that may be nothing at all; all others have to be above 0.
 _COUNTS = ("hosts", "cores", "workers_per_host")
-_MAYBE_ZERO = ("jitter", "step", "task", "hop", "message", "inside_latency", "across_latency")
+_MAYBE_ZERO = (
+    *("jitter", "step", "task", "hop", "message", "inside_latency", "across_latency"),
+    *("comm_latency", "comm_message"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,10 @@ class Machine:
         Seconds that a worker spends on each message that it sends or receives.
     step : float
         Seconds of a step besides its layers, exchanges and update.
+    comm_latency, comm_bandwidth, comm_message : float
+        Of messages over the connections of Dask's workers, as above.
     task, hop : float
-        Seconds of Dask's scheduler for each task, and from one task to the next that depends on it.
-    comm : float
-        Bytes a second that a worker gets over Dask's connections.
+        Seconds of Dask's scheduler for each task, and of the driver from a chain of steps to the next.
     disk : float
         Bytes a second that a host reads.
     jitter : float
@@ -92,9 +95,11 @@ class Machine:
     across_bandwidth: float
     message: float
     step: float
+    comm_latency: float
+    comm_bandwidth: float
+    comm_message: float
     task: float
     hop: float
-    comm: float
     disk: float
     jitter: float
     crowding: float
@@ -116,6 +121,19 @@ class Machine:
     def kernel(self, layer: str, pass_: str) -> Kernel | None:
         """Return what was measured of a layer's pass, None where nothing was."""
         return self._by_layer.get((layer, pass_))
+
+    def over(self, transport: str) -> Machine:
+        """Return the machine as a transport's messages find it."""
+        if transport != "dask":
+            return self
+        return replace(
+            self,
+            message=self.comm_message,
+            inside_latency=self.comm_latency,
+            inside_bandwidth=self.comm_bandwidth,
+            across_latency=max(self.across_latency, self.comm_latency),
+            across_bandwidth=min(self.across_bandwidth, self.comm_bandwidth * self.workers_per_host),
+        )
 
     @property
     def _by_layer(self) -> dict[tuple[str, str], Kernel]:

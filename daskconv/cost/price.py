@@ -1,8 +1,8 @@
 """Price: what a step of a plan takes on a machine: seconds of its layers and exchanges, bytes, memory of a worker.
 
-The model is the one of the transports: in the mpi transport of a data parallel plan, buckets of gradients travel while
-the backward pass goes on; split plans add gradients after it; on a Dask cluster nothing overlaps, each worker fetches
-what the others have whole, and the scheduler handles a task a worker between any two exchanges.
+The model is the one of the transports: buckets of gradients of a data parallel plan travel while the backward pass goes
+on; split plans add gradients after it. On a Dask cluster messages take what its connections take, and from one chain of
+steps to the next the driver fetches the state and the scheduler hands out a task a worker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from daskconv.nn.blocks import images_at_once
 from daskconv.plan.buckets import WHOLE
 from daskconv.plan.buckets import sizes as bucket_sizes
 from daskconv.plan.plans import Plan
+from daskconv.plan.tasks import CHAIN
 
 TRANSPORTS = ("mpi", "dask", "local")
 # Loss, its weight, images, their weight, and hits: numbers of float64 that go to everybody in each step.
 _SUMS = 6 * 8
-# An update reads parameter, gradient and momentum, and writes the first and the last.
-_UPDATE_SWEEPS = 5
+# Times that a worker goes over its weights: a block's gradients are read and written into one vector; two vectors are
+# read to write their sum; an update reads parameter, gradient and momentum, and writes the first and the last.
+_BLOCK_SWEEPS, _ADD_SWEEPS, _UPDATE_SWEEPS = 2, 3, 5
+# The state that a driver fetches has parameters and momenta.
+_STATE = 2
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Cost:
         In the order in which they are complete.
     images : tuple of (workers, images)
         How many workers have how many images.
+    blocks : int
+        That a worker takes through the layers in a step.
     overlaps : bool
         Whether gradients travel while the backward pass goes on.
     """
@@ -110,6 +116,7 @@ class Cost:
     layers: tuple[Timed, ...]
     buckets: tuple[Bucket, ...]
     images: tuple[tuple[int, int], ...]
+    blocks: int
     overlaps: bool
 
     @cached_property
@@ -140,9 +147,18 @@ class Cost:
 
     @cached_property
     def update(self) -> float:
-        """Seconds of the optimiser's step."""
-        machine = self.machine
-        return _UPDATE_SWEEPS * self.weight_bytes * machine.workers_per_host / machine.memory_bandwidth
+        """Seconds of adding gradients up on a worker, and of the optimiser's step."""
+        added = self.blocks - 1 + (self.sent > 0)
+        sweeps = _BLOCK_SWEEPS * self.blocks + _ADD_SWEEPS * added + _UPDATE_SWEEPS
+        return sweeps * self.weight_bytes * self.machine.workers_per_host / self.machine.memory_bandwidth
+
+    @property
+    def driver(self) -> float:
+        """Seconds, for each step, from a chain of steps to the next on a Dask cluster."""
+        if self.transport != "dask":
+            return 0.0
+        machine, state = self.machine, _STATE * sum(n for layer in self.layers for _, n in layer.step.weights)
+        return (machine.hop + self.workers * machine.task + state / machine.comm_bandwidth) / CHAIN
 
     @cached_property
     def sent(self) -> float:
@@ -242,11 +258,12 @@ def price(
         raise InputError(
             f"{plan.shards} shards on {workers} workers are no whole number each: give a divisor of the shards."
         )
-    steps = trace(case, plan)
+    machine, steps = machine.over(transport), trace(case, plan)
     blocks = _blocks(case, plan, workers)
     layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
-    overlaps = plan.splits_images_only and transport == "mpi" if overlaps is None else overlaps
-    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers), overlaps)
+    overlaps = plan.splits_images_only and transport != "local" if overlaps is None else overlaps
+    images = _images(case.batch, workers)
+    cost = Cost(case, plan, machine, workers, transport, layers, (), images, blocks, overlaps)
     return with_buckets(cost, bucket or plan.bucket_bytes, together)
 
 

@@ -158,7 +158,7 @@ class _Search:
     """Prices of stretches; equal ones are priced once."""
 
     def __init__(self, case: Case, machine: Machine, shards: int, transport: str) -> None:
-        self.case, self.machine, self.shards, self.transport = case, machine, shards, transport
+        self.case, self.machine, self.shards = case, machine.over(transport), shards
         self.grid = Grid(shards, case.batch, _SAMPLES)
         self._known: dict[object, Priced | None] = {}
         self._moved: dict[object, float] = {}
@@ -217,13 +217,10 @@ class _Search:
 
     def _travels(self, moves: Sequence[Moved]) -> float:
         machine, workers = self.machine, self.shards
-        seconds = sum(
+        return sum(
             exchange_seconds(machine, workers, each.messages + 1, each.nbytes, each.messages)
             for each in moves
         )
-        if self.transport == "dask":
-            seconds += len(moves) * max(machine.hop, workers * machine.task)
-        return seconds
 
     def _seconds(self, step: Step) -> float:
         machine, workers = self.machine, self.shards

@@ -120,7 +120,7 @@ class _Run:
     """One step of all workers."""
 
     def __init__(self, cost: Cost, exchanges: bool = True) -> None:
-        self.cost, self.scheduled = cost, exchanges
+        self.cost = cost
         self.exchanges = exchanges and cost.workers > 1 and cost.transport != "local"
         self.events: list[Event] = []
         self.clocks = np.zeros(1)
@@ -142,12 +142,12 @@ class _Run:
             self._move(layer.step.back)
             while self.cost.overlaps and buckets and buckets[0].after >= at:
                 self._add(buckets.pop(0))
-        for bucket in buckets if self.cost.transport == "mpi" else ():
+        for bucket in buckets:
             self._add(bucket)
-        if self.exchanges or (self.cost.transport == "dask" and self.scheduled):
+        if self.exchanges:
             self._finish()
         end = max(float(self.clocks.max()), self.network)
-        return end + self.cost.update + self.cost.machine.step
+        return end + self.cost.update + self.cost.machine.step + self.cost.driver
 
     def _compute(self, name: str, seconds: float, factors: NDArray[np.float64]) -> None:
         if seconds:
@@ -161,21 +161,10 @@ class _Run:
             return
         for moved in moves:
             members = min(moved.messages + 1, self.cost.workers)
-            seconds = self._seconds(members, moved.nbytes, moved.messages)
+            seconds = self.cost.exchange_seconds(members, moved.nbytes, moved.messages)
             start = float(self.clocks.max())
             self.clocks = latest(self.clocks, members) + seconds
             self._note("exchange", f"{moved.kind} {moved.name}", start, start + seconds)
-
-    def _seconds(self, members: int, nbytes: float, messages: int) -> float:
-        if self.cost.transport == "dask":
-            machine = self.cost.machine
-            return self._scheduler() + nbytes / machine.comm
-        return self.cost.exchange_seconds(members, nbytes, messages)
-
-    def _scheduler(self) -> float:
-        """Return what it takes until every worker has its next task: a hop, and the scheduler's time for all tasks."""
-        machine = self.cost.machine
-        return max(machine.hop, self.cost.workers * machine.task)
 
     def _add(self, bucket: object) -> None:
         """Let gradients be added up, one bucket after the other, beside whatever is computed."""
@@ -184,14 +173,10 @@ class _Run:
         self._note("gradients", "", start, self.network)
 
     def _finish(self) -> None:
-        """Let all hear of the loss; on a Dask cluster, all fetch what the others have of the gradients."""
-        cost, machine = self.cost, self.cost.machine
+        """Let all hear of the loss."""
+        cost = self.cost
         start = max(float(self.clocks.max()), self.network)
-        if cost.transport == "dask":
-            whole = sum(bucket.nbytes * (bucket.members - 1) for bucket in cost.buckets)
-            seconds = self._scheduler() + cost.workers * machine.task + whole / machine.comm
-        else:
-            seconds = exchange_seconds(machine, cost.workers, cost.workers, *_numbers(cost))
+        seconds = exchange_seconds(cost.machine, cost.workers, cost.workers, *_numbers(cost))
         self.network = start + seconds
         self._note("exchange", "loss", start, self.network)
 

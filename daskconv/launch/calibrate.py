@@ -156,28 +156,21 @@ def _links(report: Callable[[str], Any]) -> dict[str, float]:
     report("messages of Dask")
     dask = _measured([sys.executable, "-m", "daskconv.launch.links", "dask"])
     if mpiexec is None:
-        mpi = {"latency": 1e-4, "message": 2e-5, "bandwidth": dask["comm"], "step": 2e-3}
+        mpi = {"latency": 1e-4, "message": 2e-5, "bandwidth": dask["bandwidth"], "step": 2e-3}
     else:
         report("messages of MPI")
         mpi = _measured([mpiexec, "-n", "4", sys.executable, "-m", "daskconv.launch.links", "mpi"])
-    return {
-        "inside_latency": mpi["latency"],
-        "inside_bandwidth": mpi["bandwidth"],
-        "across_latency": mpi["latency"],
-        "across_bandwidth": mpi["bandwidth"],
-        "message": mpi["message"],
-        "step": mpi["step"],
-        "task": dask["task"],
-        "hop": dask["hop"],
-        "comm": dask["comm"],
-    }
+    figures = {name: mpi[name] for name in ("message", "step")} | {n: dask[n] for n in ("task", "hop")}
+    for name in ("latency", "bandwidth"):
+        figures |= {f"inside_{name}": mpi[name], f"across_{name}": mpi[name], f"comm_{name}": dask[name]}
+    return figures | {"comm_message": dask["message"]}
 
 
 def _guessed_links(memory_bandwidth: float) -> dict[str, float]:
-    bandwidth = memory_bandwidth / 4
-    names = ("inside_bandwidth", "across_bandwidth", "comm")
+    names = ("inside_bandwidth", "across_bandwidth", "comm_bandwidth")
     seconds = {"inside_latency": 1e-4, "across_latency": 1e-4, "message": 2e-5, "step": 2e-3}
-    return dict.fromkeys(names, bandwidth) | seconds | {"task": 5e-4, "hop": 5e-3}
+    dask = {"comm_latency": 2e-3, "comm_message": 3e-4, "task": 5e-4, "hop": 2e-2}
+    return dict.fromkeys(names, memory_bandwidth / 4) | seconds | dask
 
 
 def _measured(command: list[str]) -> dict[str, float]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import dask
 import numpy as np
+from distributed import Client
 
 from daskconv.launch.start import start
 from daskconv.nn.layers import Dense, Flatten
 from daskconv.nn.network import Sequential
+from daskconv.plan.tasks import CHAIN
+from daskconv.run.dask import beside_others
+from daskconv.run.patience import deadline
+from daskconv.run.peers import DaskWorld, MPIWorld, World
 
 _SMALL, _LARGE, _MANY = 8, 16_000_000, 64
 _ROUNDS, _STEPS, _TASKS = 15, 100, 400
@@ -25,25 +30,40 @@ def measure_mpi() -> dict[str, float]:
     with start("mpi", threads=1) as client:
         from daskconv.run.mpi import worker_ranks
 
-        ranks = tuple(sorted(worker_ranks(client).values()))
-        workers = [worker for worker, _ in sorted(worker_ranks(client).items(), key=lambda pair: pair[1])]
-        futures = [
-            client.submit(time_swaps, ranks[:2], workers=[worker], pure=False) for worker in workers[:2]
-        ]
-        found = max(client.gather(futures), key=lambda times: times["latency"])
+        ranks = sorted((rank, worker) for worker, rank in worker_ranks(client).items())[:2]
+        found = swapped(client, [w for _, w in ranks], MPIWorld(tuple(rank for rank, _ in ranks)))
         with dask.config.set({"daskconv.mpi.exchanges": False}):
-            found["step"] = empty_step("mpi", client)
+            found["step"] = epoch_seconds("mpi", client, _STEPS) / _STEPS
     return found
 
 
-def time_swaps(ranks: tuple[int, ...]) -> dict[str, float]:
-    """Return what this rank's messages to the other one take, both sending at once."""
-    from daskconv.run.messages import Messages
-    from daskconv.run.peers import communicator
+def measure_dask() -> dict[str, float]:
+    """Return the same of Dask's connections, the scheduler's seconds a task, and the driver's between two chains."""
+    with start("dask", workers=2, threads=1) as client:
+        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        client.gather(client.map(_nothing, range(50), pure=False))
+        started = perf_counter()
+        client.gather(client.map(_nothing, range(_TASKS), pure=False))
+        task = (perf_counter() - started) / _TASKS
+        found = swapped(client, workers, DaskWorld(tuple(workers)))
+        one, chain = epoch_seconds("dask", client, 1), epoch_seconds("dask", client, CHAIN)
+        step = (chain - one) / (CHAIN - 1)
+    return found | {"task": task, "hop": max(one - step, 1e-4)}
 
-    comm = communicator(ranks).comm
-    other = 1 - comm.rank
-    with Messages(comm) as messages:
+
+def swapped(client: Client, workers: Sequence[str], world: World) -> dict[str, float]:
+    """Return what messages between two workers take."""
+    futures = [
+        client.submit(beside_others, time_swaps, world, workers=[worker], pure=False) for worker in workers
+    ]
+    return max(client.gather(futures), key=lambda times: times["latency"])
+
+
+def time_swaps(world: World) -> dict[str, float]:
+    """Return what this worker's messages to the other one take, both sending at once."""
+    peers = world.enter("links")
+    other = 1 - peers.rank
+    with peers.carrier(deadline()) as carrier:
 
         def swap(nbytes: int, count: int) -> float:
             sent = [np.zeros(nbytes, np.uint8) for _ in range(count)]
@@ -51,7 +71,7 @@ def time_swaps(ranks: tuple[int, ...]) -> dict[str, float]:
             seconds = []
             for _ in range(_ROUNDS):
                 started = perf_counter()
-                messages.swap([(other, 1, each) for each in sent], [(other, 1, each) for each in got])
+                carrier.swap([(other, 1, each) for each in sent], [(other, 1, each) for each in got])
                 seconds.append(perf_counter() - started)
             return median(seconds)
 
@@ -60,40 +80,17 @@ def time_swaps(ranks: tuple[int, ...]) -> dict[str, float]:
     return {"latency": max(one - 2 * message, 1e-6), "message": message, "bandwidth": _LARGE / (large - one)}
 
 
-def measure_dask() -> dict[str, float]:
-    """Return the scheduler's seconds a task and from a step to the next, and the bandwidth between workers."""
-    with start("dask", workers=2, threads=1) as client:
-        first, second = sorted(client.scheduler_info(n_workers=-1)["workers"])
-        client.gather(client.map(_nothing, range(50), pure=False))
-        started = perf_counter()
-        client.gather(client.map(_nothing, range(_TASKS), pure=False))
-        task = (perf_counter() - started) / _TASKS
-        seconds = []
-        for _ in range(5):
-            made = client.submit(np.zeros, _LARGE, np.uint8, workers=[first], pure=False)
-            client.submit(len, made, workers=[first], pure=False).result()
-            started = perf_counter()
-            client.submit(len, made, workers=[second], pure=False).result()
-            seconds.append(perf_counter() - started)
-        step = empty_step("dask", client)
-        started = perf_counter()
-        client.submit(_nothing, 0, pure=False).result()
-        hop = perf_counter() - started
-    comm = _LARGE / max(median(seconds) - hop, 1e-3)
-    return {"task": task, "hop": max(step - 2 * task, 1e-4), "comm": comm}
-
-
-def empty_step(transport: str, client: Any) -> float:
-    """Return the seconds of a step that has next to nothing to compute."""
+def epoch_seconds(transport: str, client: Client, steps: int) -> float:
+    """Return the seconds of an epoch that has next to nothing to compute."""
     from daskconv.train.trainer import Trainer
 
     generator = np.random.default_rng(0)
-    x, y = generator.random((4 * _STEPS, 2, 2, 1), np.float32), np.zeros(4 * _STEPS, np.int64)
+    x, y = generator.random((4 * steps, 2, 2, 1), np.float32), np.zeros(4 * steps, np.int64)
     trainer = Trainer(
         Sequential([Flatten(), Dense(10)]), transport=transport, client=client, shards=2, threads=1
     )
-    history = trainer.fit(x, y, epochs=4, batch_size=4, progress=False)
-    return median(epoch["seconds"] for epoch in history.epochs[1:]) / _STEPS
+    history = trainer.fit(x, y, epochs=6, batch_size=4, progress=False)
+    return median(epoch["seconds"] for epoch in history.epochs[1:])
 
 
 def _nothing(number: int) -> int:

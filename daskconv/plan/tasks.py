@@ -24,6 +24,9 @@ Indices = NDArray[np.int64]
 AVERAGE = "average."
 """What the slots of running means of parameters begin with."""
 
+CHAIN = 50
+"""Steps that a Dask cluster's workers do from one copy of the state on the driver to the next."""
+
 
 class Data(Protocol):
     """Images with targets, read by number; every worker holds one and reads only what it needs.

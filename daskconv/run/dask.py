@@ -7,13 +7,16 @@ all begin anew from there, on the workers that are present then, to the same bit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from distributed import CancelledError, Client, Future, KilledWorker, secede, wait
+from distributed.comm import connect
 from numpy.typing import NDArray
 
 from daskconv.errors import sentence_of
@@ -33,6 +36,8 @@ from daskconv.run.watch import NOBODY, Asked
 
 # Seconds between two looks whether the workers are still there.
 _LOOK = 1.0
+
+_Result = TypeVar("_Result")
 
 
 class DaskTransport(Gang):
@@ -95,8 +100,7 @@ class DaskTransport(Gang):
 
     def _fetched(self, futures: Sequence[Future]) -> list[Any]:
         """Return what finished tasks returned; where its worker dies now, Dask would wait for that for ever."""
-        loop: Any = self.client.loop
-        fetching = asyncio.run_coroutine_threadsafe(self.client._gather(list(futures)), loop.asyncio_loop)
+        fetching = self._begin(self.client._gather(list(futures), direct=self._reach_workers))
         try:
             while not fetching.done():
                 with suppress(TimeoutError):
@@ -107,6 +111,20 @@ class DaskTransport(Gang):
             raise Lost(f"A result was lost before it was fetched: {sentence_of(error)}") from error
         finally:
             fetching.cancel()
+
+    def _begin(self, work: Coroutine[Any, Any, _Result]) -> concurrent.futures.Future[_Result]:
+        loop: Any = self.client.loop
+        return asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
+
+    @cached_property
+    def _reach_workers(self) -> bool:
+        """Whether the driver reaches workers itself: else what it fetches goes through the scheduler, twice as far."""
+        args = {"timeout": _LOOK, **self.client.connection_args}
+        try:
+            self._begin(connect(self.workers[0], **args)).result().abort()
+        except OSError:
+            return False
+        return True
 
     def _wait(self, futures: Sequence[Future]) -> None:
         try:

@@ -13,13 +13,13 @@ from distributed import CancelledError, Client, Future, TimeoutError
 from distributed.comm import CommClosedError
 
 from daskconv.errors import WorkerError, sentence_of
-from daskconv.plan.tasks import Position
+from daskconv.plan.tasks import CHAIN, Position
 from daskconv.run.patience import for_workers
 
 # Losses, without a step in between, that are made up for: of the same shards, and of any.
 _SAME, _ANY = 3, 6
 # Steps of a chain after so many losses: what is short gets done between two of them.
-_CHAIN = (50, 7, 1)
+_CHAINS = (CHAIN, 7, 1)
 # Seconds in which workers have to answer in the end.
 _ANSWER = 10.0
 # Seconds after a first loss, doubled by each: the scheduler hears of the others.
@@ -40,7 +40,7 @@ class Losses:
     @property
     def chain(self) -> int:
         """Steps from one copy of the state on the driver to the next."""
-        return _CHAIN[min(self.count, len(_CHAIN) - 1)]
+        return _CHAINS[min(self.count, len(_CHAINS) - 1)]
 
     def reached(self, position: Position) -> None:
         """Forget the losses where training has come further."""

@@ -160,7 +160,7 @@ def test_ten_thousand_steps_leave_the_schedulers_memory_as_it_was(client):
 def test_workers_that_join_take_part_from_the_next_chain_on(cluster, client, local, monkeypatch):
     cluster.scale(2)
     assert eventually(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
-    monkeypatch.setattr(losses, "_CHAIN", (3, 3, 1))
+    monkeypatch.setattr(losses, "_CHAINS", (3, 3, 1))
     joined = []
 
     def join(event):
