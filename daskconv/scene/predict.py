@@ -17,7 +17,7 @@ from daskconv.graph.threads import available_threads
 from daskconv.scene.choose import Model, Plan, channels_of, plan_scene
 from daskconv.scene.labels import labelled
 from daskconv.scene.memory import in_words, memory_limit, run_bytes
-from daskconv.scene.read import Scene, axes_of_labels, pieces, read_scene, region
+from daskconv.scene.read import Part, Scene, axes_of_labels, pieces, read_scene, region
 from daskconv.scene.run import in_order, run_blocks, run_chunk, run_region
 
 
@@ -76,7 +76,8 @@ def _at_once(plan: Plan, scene: Scene) -> NDArray:
     threads = available_threads()
     for n, rows, columns in product(range(len(whole)), tiling.rows, tiling.columns):
         pixels = region(scene.array, scene.axes, n, rows.pixels, columns.pixels)
-        chunk = run_chunk(runner, pixels, rows, columns, n, threads)
+        part = Part.of(pixels, rows.pixels, columns.pixels)
+        chunk = run_chunk(runner, part, rows, columns, n, threads)
         whole[n, slice(*rows.outputs), slice(*columns.outputs)] = chunk
     if "n" not in scene.axes:
         return np.ascontiguousarray(in_order(whole[0], scene.axes))

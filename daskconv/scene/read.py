@@ -174,11 +174,53 @@ def pieces(chunks: Sequence[int], start: int, stop: int) -> Pieces:
     return tuple(found)
 
 
-def joined(axes: str, sides: tuple[Pieces, ...], blocks: Sequence[NDArray]) -> NDArray:
-    """Return the pixels (h, w, c) of a part that lies in several chunks; ``blocks`` are their values in order."""
-    shape = [side[-1][2][1] for side in sides]
-    part = np.empty(shape, blocks[0].dtype)
-    for block, some in zip(blocks, product(*sides), strict=True):
-        place = tuple(slice(*to) for _, _, to in some)
-        part[place] = block[tuple(slice(*of) for _, of, _ in some)]
-    return channels_last(part.take(0, axes.index("n")) if "n" in axes else part, axes)
+@dataclass(frozen=True)
+class Part:
+    """A part of one scene, as it lies in chunks; nothing is put together but what a window shows.
+
+    Attributes
+    ----------
+    axes : str
+    origin : (int, int)
+        The row and the column of the scene where it begins.
+    sides : tuple of Pieces
+        For each axis.
+    blocks : sequence of array
+        The chunks' values, in order.
+    """
+
+    axes: str
+    origin: tuple[int, int]
+    sides: tuple[Pieces, ...]
+    blocks: Sequence[NDArray]
+
+    @classmethod
+    def of(cls, pixels: NDArray, rows: Span, columns: Span) -> Part:
+        """Return the part that these pixels (h, w, c) are, of these rows and columns of the scene."""
+        sides = tuple(((0, (0, size), (0, size)),) for size in pixels.shape)
+        return cls("yxc", (rows[0], columns[0]), sides, [pixels])
+
+    @property
+    def channels(self) -> int:
+        """Of a window."""
+        return self.sides[self.axes.index("c")][-1][2][1] if "c" in self.axes else 1
+
+    def window(self, rows: Span, columns: Span) -> NDArray:
+        """Return some rows and columns of the scene (h, w, c), in memory of their own."""
+        (top, left), whole = self.origin, (0, self.channels)
+        spans = {"n": (0, 1), "y": (rows[0] - top, rows[1] - top), "c": whole}
+        spans["x"] = columns[0] - left, columns[1] - left
+        cut = [spans[axis] for axis in self.axes]
+        part = np.empty([stop - start for start, stop in cut], self.blocks[0].dtype)
+        for block, some in zip(self.blocks, product(*self.sides), strict=True):
+            shown = [_shown(*one, *span) for one, span in zip(some, cut, strict=True)]
+            if all(of.start < of.stop for of, _ in shown):
+                part[tuple(to for _, to in shown)] = block[tuple(of for of, _ in shown)]
+        axes = self.axes
+        return channels_last(part.take(0, axes.index("n")) if "n" in axes else part, axes)
+
+
+def _shown(number: int, of: Span, to: Span, start: int, stop: int) -> tuple[slice, slice]:
+    """Return what a window from ``start`` to ``stop`` shows of a chunk's piece, and where."""
+    low, high = max(to[0], start), min(to[1], stop)
+    return slice(of[0] + low - to[0], of[0] + high - to[0]), slice(low - start, high - start)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from daskconv.errors import DataError
 from daskconv.graph.threads import execute, one_thread_each
 from daskconv.nn.layers.base import Shape
-from daskconv.scene.read import Pieces, joined, region
+from daskconv.scene.field import Span
+from daskconv.scene.read import Part, Pieces, region
 from daskconv.scene.tiling import Strip
 
 
@@ -59,15 +60,16 @@ class Runner:
 def run_region(runner: Runner, array: Any, n: int, rows: Strip, columns: Strip) -> NDArray:
     """Return a chunk of the result, of a scene that lies in memory or in Zarr."""
     pixels = region(array, runner.axes, n, rows.pixels, columns.pixels)
-    return in_order(run_chunk(runner, pixels, rows, columns, n, _own_threads(runner)), runner.axes)
+    part = Part.of(pixels, rows.pixels, columns.pixels)
+    return in_order(run_chunk(runner, part, rows, columns, n, _own_threads(runner)), runner.axes)
 
 
 def run_blocks(
     runner: Runner, sides: tuple[Pieces, ...], n: int, rows: Strip, columns: Strip, *blocks: NDArray
 ) -> NDArray:
     """Return a chunk of the result, of a scene that lies in the chunks of a Dask array."""
-    pixels = joined(runner.axes, sides, blocks)
-    return in_order(run_chunk(runner, pixels, rows, columns, n, _own_threads(runner)), runner.axes)
+    part = Part(runner.axes, (rows.pixels[0], columns.pixels[0]), sides, blocks)
+    return in_order(run_chunk(runner, part, rows, columns, n, _own_threads(runner)), runner.axes)
 
 
 def in_order(chunk: NDArray, axes: str) -> NDArray:
@@ -89,19 +91,18 @@ def _own_threads(runner: Runner) -> int:
     return runner.threads
 
 
-def run_chunk(runner: Runner, pixels: NDArray, rows: Strip, columns: Strip, n: int, threads: int) -> NDArray:
-    """Return a chunk (p, q, k): its tiles in batches, on so many threads."""
-    _check_finite(pixels, rows, columns, n)
+def run_chunk(runner: Runner, part: Part, rows: Strip, columns: Strip, n: int, threads: int) -> NDArray:
+    """Return a chunk (p, q, k) of image ``n``: its tiles in batches, on so many threads."""
     out = np.empty((rows.size, columns.size, runner.outputs), runner.dtype)
     batches = list(_batches(runner.batch, rows, columns))
     with one_thread_each():
         if len(batches) < threads:
             # Too few for the threads: all of them share each convolution, which changes no bits.
             for batch in batches:
-                _run_batch(runner, pixels, rows, columns, batch, out, threads)
+                _run_batch(runner, part, rows, columns, n, batch, out, threads)
         else:
             graph = {
-                i: Task(i, _run_batch, runner, pixels, rows, columns, batch, out)
+                i: Task(i, _run_batch, runner, part, rows, columns, n, batch, out)
                 for i, batch in enumerate(batches)
             }
             execute(graph, [], threads)
@@ -120,17 +121,15 @@ def _batches(most: int, rows: Strip, columns: Strip) -> Iterator[list[tuple[int,
 
 def _run_batch(
     runner: Runner,
-    pixels: NDArray,
+    part: Part,
     rows: Strip,
     columns: Strip,
+    n: int,
     tiles: list[tuple[int, int]],
     out: NDArray,
     threads: int = 1,
 ) -> None:
-    (above, _), (before, _) = rows.pixels, columns.pixels
-    cuts = [(rows.cuts[i], columns.cuts[j]) for i, j in tiles]
-    parts = [pixels[t - above : b - above, l - before : r - before] for (t, b), (l, r) in cuts]
-    images = np.stack(parts) if len(parts) > 1 else np.ascontiguousarray(parts[0])[None]
+    images = _images(part, n, [(rows.cuts[i], columns.cuts[j]) for i, j in tiles])
     maps = runner.ready[images.shape[1:]].run(images, threads)
     maps = maps if maps.ndim == 4 else maps.reshape(len(maps), 1, 1, -1)
     tops, lefts = _starts(rows), _starts(columns)
@@ -143,12 +142,16 @@ def _starts(strip: Strip) -> NDArray[np.int64]:
     return np.cumsum([0, *(b - a for a, b in strip.keeps)])
 
 
-def _check_finite(pixels: NDArray, rows: Strip, columns: Strip, n: int) -> None:
-    if np.issubdtype(pixels.dtype, np.floating):
-        with np.errstate(over="ignore"):
-            fine = np.isfinite(pixels.astype(np.float32, copy=False)).all()
-        if not fine:
-            raise DataError(
-                f"The scene has pixels that are not finite in rows {rows.pixels[0]}:{rows.pixels[1]}, columns "
-                f"{columns.pixels[0]}:{columns.pixels[1]} of image {n}: remove or fill them."
-            )
+def _images(part: Part, n: int, cuts: list[tuple[Span, Span]]) -> NDArray:
+    """Return the pixels of some tiles (tiles, h, w, c)."""
+    tiles = [part.window(*cut) for cut in cuts]
+    for pixels, (rows, columns) in zip(tiles, cuts, strict=True):
+        if np.issubdtype(pixels.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                fine = np.isfinite(pixels.astype(np.float32, copy=False)).all()
+            if not fine:
+                raise DataError(
+                    f"The scene has pixels that are not finite in rows {rows[0]}:{rows[1]}, columns "
+                    f"{columns[0]}:{columns[1]} of image {n}: remove or fill them."
+                )
+    return np.stack(tiles) if len(tiles) > 1 else np.ascontiguousarray(tiles[0])[None]
