@@ -14,6 +14,7 @@ from math import ceil
 
 from daskconv.cost.cuts import Moved
 from daskconv.cost.machine import Machine
+from daskconv.cost.memory import step_bytes, weight_bytes
 from daskconv.cost.speed import seconds_of
 from daskconv.cost.trace import Case, Step, trace
 from daskconv.errors import InputError, check_count
@@ -138,12 +139,14 @@ class Cost:
             return "all layers measured"
         return f"{measured} of {len(own)} layers measured, the analytic guess for the others"
 
-    @property
+    @cached_property
     def weight_bytes(self) -> float:
         """Bytes of the parameters and statistics that a worker holds."""
-        rows = (weight for layer in self.layers for weight in layer.step.weights)
-        each = self.plan.shards / self.workers
-        return sum(nbytes * (min(each, parts) if parts > 1 else 1) for parts, nbytes in rows)
+        return weight_bytes(self._steps, self.plan.shards // self.workers)
+
+    @property
+    def _steps(self) -> list[Step]:
+        return [layer.step for layer in self.layers]
 
     @cached_property
     def update(self) -> float:
@@ -172,22 +175,10 @@ class Cost:
 
     @cached_property
     def memory(self) -> float:
-        """Bytes that a worker's memory grows by: parameters, slots, gradients, kept values, buffers."""
-        held = self.weight_bytes
+        """Bytes that a worker's memory grows by."""
         threads = self.machine.cores // self.machine.workers_per_host
-        values = sum(layer.step.held for layer in self.layers)
-        largest = max(layer.step.held for layer in self.layers)
-        vectors = 2.0
-        if self.plan.splits_images_only:
-            shard = -(-self.case.batch // self.plan.shards)
-            block = images_at_once(self.case.network, self.case.input_shape, self.case.methods, shard)
-            side_by_side = max(1, min(threads, ceil(shard / block) * self.plan.shards // self.workers))
-            values, largest = (size * block / max(shard, 1) * side_by_side for size in (values, largest))
-            vectors = side_by_side + 1.0
-        else:
-            values *= self.plan.shards / self.workers
-        return (
-            held * (2 + vectors) + values + 2 * largest + max((b.nbytes for b in self.buckets), default=0.0)
+        return step_bytes(
+            self.case, self.plan, self._steps, self.workers, threads, local=self.transport == "local"
         )
 
     def exchange_seconds(self, members: int, nbytes: float, messages: int) -> float:
@@ -269,7 +260,7 @@ def price(
 
 def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
     """Return a cost with other buckets of gradients; the parameters are those of :func:`price`."""
-    steps = [layer.step for layer in cost.layers]
+    steps = cost._steps
     together = together if together > 1 else min(cost.machine.workers_per_host, cost.workers)
     if cost.plan.splits_images_only:
         found = _data_buckets(steps, cost.workers, together, bucket)

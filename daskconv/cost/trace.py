@@ -68,16 +68,20 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """What a plan is priced for: a network on images of a shape, in batches, cut into shards."""
+    """What a plan is priced for: a network on images of a shape, in batches, cut into shards.
+
+    ``chosen`` is the method of each convolution and pass; what ``auto`` chooses when not given.
+    """
 
     network: Network
     input_shape: Shape
     batch: int
+    chosen: Mapping[str, Mapping[str, str]] | None = None
 
     @cached_property
     def methods(self) -> Mapping[str, Mapping[str, str]]:
         """The method of each convolution and pass."""
-        return self.network.tuned_methods(self.input_shape, "auto", images=self.batch)[0]
+        return self.chosen or self.network.tuned_methods(self.input_shape, "auto", images=self.batch)[0]
 
     @cached_property
     def works(self) -> dict[str, Work]:

@@ -1,22 +1,13 @@
-"""Memory of a training step on a worker, told from shapes before anything runs."""
+"""Memory of a training step: refused where it cannot fit, before anything runs."""
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any
-
+from daskconv.cost.memory import step_bytes
+from daskconv.cost.trace import Case, trace
 from daskconv.errors import InputError
-from daskconv.layout import even_parts
-from daskconv.nn.layers import Outputs
-from daskconv.plan.boxes import edges_of
-from daskconv.plan.describe import held_bytes, value_bytes
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import TrainState
 from daskconv.scene.memory import in_words, memory_limit
-
-_ITEM = 4  # bytes of a float32
-# What layers keep over their outputs: places of maxima, normalised values, scratch of transforms. Measured.
-_KEPT = 1.5
 
 
 def check_memory(program: Program, state: TrainState, lazy: bool, threads: int | None) -> None:
@@ -33,9 +24,8 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
         Of each.
     """
     limit = memory_limit(lazy)
-    needed = step_bytes(
-        program, state, workers=limit.at_once if lazy else 1, threads=threads or limit.threads
-    )
+    workers = min(program.shards, limit.at_once // limit.tasks) if lazy else 1
+    needed = predicted(program, state, workers, threads or limit.tasks * limit.threads, local=not lazy)
     if needed > limit.total:
         images = -(-program.batch_size // program.shards)
         where = "a worker" if lazy else "this process"
@@ -46,55 +36,20 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
         )
 
 
-def step_bytes(program: Program, state: TrainState, *, workers: int = 1, threads: int = 1) -> int:
-    """Return about how many bytes a worker's memory grows by in a step.
-
-    Weights, their gradients and the optimiser's slots; what the layers keep for the way back, of the images that are
-    under way at once; the images of its shards.
+def predicted(program: Program, state: TrainState, workers: int, threads: int, *, local: bool) -> float:
+    """Return about how many bytes a worker grows by in a step of a Program.
 
     Examples
     --------
-    >>> import numpy as np, daskconv
+    >>> import daskconv
     >>> net = daskconv.Sequential([daskconv.Conv2D(8, 3, padding=1), daskconv.Flatten(), daskconv.Dense(2)])
     >>> program = daskconv.Trainer(net).program((100, 100, 1), batch_size=40)
     >>> state = daskconv.plan.tasks.TrainState(net.init(0, (100, 100, 1)), {})
-    >>> step_bytes(program, state) > 2 * sum(array.nbytes for array in state.params.values())
+    >>> predicted(program, state, 1, 1, local=True) > 2 * sum(array.nbytes for array in state.params.values())
     True
     """
-    own = -(-program.shards // max(1, min(workers, program.shards)))
-    images = own * -(-program.batch_size // program.shards) * prod(program.input_shape) * _ITEM
-    slots = sum(array.nbytes for array in state.slots.values())
-    if program.split is not None:
-        return images + slots // program.shards * own + own * _split_bytes(program)
+    case = Case(program.network, program.input_shape, program.batch_size, program.methods)
     weights = sum(array.nbytes for array in state.params.values())
-    # The model's own weights, and those that are trained; a gradient of each block; subtrees of shards are added up in
-    # a fixed order, so that one sum waits for each level of the tree.
-    largest = max(stop - start for start, stop in even_parts(program.batch_size, program.shards))
-    block = largest if program.whole_shards else min(program.block_images, largest)
-    blocks = 1 if program.whole_shards else min(threads, -(-largest // block))
-    copies = 2 + blocks + (own - 1).bit_length()
-    return images + slots + weights * copies + int(_KEPT * blocks * block * _kept_bytes(program))
-
-
-def _kept_bytes(program: Program) -> int:
-    """Return what the outputs of an image take, and the largest gradient beside them."""
-    network, shape = program.network, program.input_shape
-    tails, shapes = network.tails(shape), network.shapes(shape)
-    done: set[str] = set()
-    sizes = [prod(shape)]
-    for node in network.nodes:
-        if node.name not in done and not isinstance(node.layer, Outputs):
-            done.update(tails[node.name].nodes)
-            sizes.append(prod(shapes[node.name]))
-    return (sum(sizes) + max(sizes)) * _ITEM
-
-
-def _split_bytes(program: Program) -> int:
-    """Return what the heaviest shard of a split network holds."""
-    split: Any = program.split
-    edges = edges_of(program.batch_size, split.shards)
-    positions = range(len(program.network.nodes))
-    return max(
-        3 * held_bytes(split, shard) + sum(value_bytes(split, shard, at, edges) for at in positions)
-        for shard in range(split.shards)
-    )
+    slots = sum(array.nbytes for array in state.slots.values()) / max(weights, 1)
+    steps = trace(case, program.plan)
+    return step_bytes(case, program.plan, steps, workers, threads, slots=slots, local=local)

@@ -14,13 +14,13 @@ from daskconv.graph.threads import available_threads
 from daskconv.plan import tree
 from daskconv.plan.boxes import edges_of
 from daskconv.plan.describe import rows_of
-from daskconv.plan.memory import step_bytes
 from daskconv.plan.program import Program
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import TrainState
 from daskconv.run.select import worker_threads
 from daskconv.run.watch import Asked, numbers
 from daskconv.scene.memory import PROCESS
+from daskconv.train.memory import predicted
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _began(
         threads = threads or worker_threads(client)
         workers = min(len(client.scheduler_info(n_workers=-1)["workers"]), program.shards)
     layers: list[dict[str, Any]] = []
-    memory = 0
+    memory = 0.0
     if asked.closely:
         # The same parts that a split program has; of a plan that splits images alone, it has none.
         parts = program.split or split(
@@ -88,8 +88,7 @@ def _began(
         edges, owners = edges_of(program.batch_size, parts.shards), tree.owners(parts.shards, workers)
         rows = rows_of(parts, program.network, edges, owners, program.trainable)
         layers = [row._asdict() | {"methods": program.methods.get(row.layer, {})} for row in rows]
-        held = sum(a.nbytes for a in (*state.params.values(), *state.slots.values()))
-        memory = PROCESS + step_bytes(program, parts, edges, owners, threads, held)
+        memory = PROCESS + predicted(program, state, workers, threads, local=transport == "local")
     steps = -(-images // program.batch_size)
     return RunBegan(
         program.network.name,

@@ -14,7 +14,7 @@ from reference import refuse
 
 MEASURED = """
 import sys, numpy, daskconv
-from daskconv.train.memory import step_bytes
+from daskconv.train.memory import predicted
 
 def kilobytes(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
@@ -28,7 +28,7 @@ x = numpy.zeros((2 * batch, *shape), "uint8")
 before, trained = kilobytes("VmRSS"), trainer(net)
 trained.fit(x, numpy.arange(2 * batch) % 10, batch_size=batch, progress=False)
 grew = 1024 * (kilobytes("VmHWM") - before)
-print(step_bytes(trained.program(shape, batch), trained._state, threads=2) / grew)
+print(predicted(trained.program(shape, batch), trained._state, 1, 2, local=True) / grew)
 """
 
 
@@ -45,7 +45,7 @@ def test_what_is_predicted_is_what_it_takes(net, shape, batch):
         cwd=Path(__file__).parents[2],
     )
     assert out.returncode == 0, out.stderr
-    assert 0.7 < float(out.stdout.split()[-1]) < 1.4
+    assert 0.85 < float(out.stdout.split()[-1]) < 1.2
 
 
 @pytest.mark.parametrize("plan", ["data", plans.hybrid(4)])

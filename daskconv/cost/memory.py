@@ -1,0 +1,81 @@
+"""Memory: the bytes by which a worker grows in a step of a plan, told from shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from daskconv.cost.trace import Case, Step
+from daskconv.cost.work import ITEM
+from daskconv.nn.blocks import images_at_once
+from daskconv.plan.plans import Plan
+
+# Tiles of Winograd's F(4x4, 3x3) have 36 weights for 9.
+_PACKED = {"winograd": 4}
+
+
+def step_bytes(
+    case: Case,
+    plan: Plan,
+    steps: Sequence[Step],
+    workers: int = 1,
+    threads: int = 1,
+    *,
+    slots: float = 1.0,
+    local: bool = False,
+) -> float:
+    """Return about how many bytes a worker grows by in a step.
+
+    Weights, what the optimiser keeps beside them, and gradients; images under way, and what layers keep of them for the
+    way back; the largest value's gradients; the weights of a layer as its method packs them.
+
+    Parameters
+    ----------
+    case, plan
+    steps : sequence of Step
+        The plan's, of :func:`daskconv.cost.trace.trace`.
+    workers, threads : int
+        Threads are those of each worker.
+    slots : float
+        What the optimiser keeps, in sizes of the weights: 1 for a momentum.
+    local : bool
+        Whether the only worker is the process that holds the model, too.
+
+    Examples
+    --------
+    >>> from daskconv.cost.trace import trace
+    >>> from daskconv.nn import zoo
+    >>> from daskconv.plan import plans
+    >>> case = Case(zoo.build("alexnet", 1000), (224, 224, 3), 64)
+    >>> whole, parts = (step_bytes(case, p, trace(case, p), 4) for p in (plans.data(4), plans.hybrid(4)))
+    >>> parts < whole
+    True
+    """
+    own = ceil(plan.shards / workers)
+    state, shard = 1 + slots, ceil(case.batch / plan.shards)
+    values = shard * prod(case.input_shape) * ITEM + sum(step.held for step in steps)
+    largest = max(step.held for step in steps)
+    block = images_at_once(case.network, case.input_shape, case.methods, shard)
+    if plan.splits_images_only:
+        blocks = own * ceil(shard / block)
+        side = min(threads, blocks)
+        values, largest = (size * block / max(shard, 1) * side for size in (values, largest))
+        # A sum of gradients waits at each level of the tree; what all workers add up has a vector of its own.
+        copies = state + min(blocks, side + (blocks - 1).bit_length()) + (workers > 1)
+    else:
+        side = min(threads, own)
+        values *= own
+        copies = state + (max(2.0, state) + state if local else 2.0)
+    held = weight_bytes(steps, own)
+    return copies * held + values + 2 * largest + side * max(map(_packed, steps), default=0.0)
+
+
+def weight_bytes(steps: Sequence[Step], own: int) -> float:
+    """Return the bytes of the parameters and statistics of so many shards."""
+    rows = (weight for step in steps for weight in step.weights)
+    return sum(nbytes * (min(own, parts) if parts > 1 else 1) for parts, nbytes in rows)
+
+
+def _packed(step: Step) -> float:
+    methods = step.work.methods.values() if step.work else ()
+    return max((_PACKED.get(method, 1) for method in methods), default=0) * sum(n for _, n in step.weights)
