@@ -66,7 +66,7 @@ def predict(model: str, data: str, out: str, threads: int | None, tls: bool, **s
     if Path(out).suffix == ".zarr":
         predict_scene(model, data, out, scene | {"threads": threads, "tls": tls})
         return
-    if unfit := [f"--{name}" for name, value in scene.items() if value]:
+    if unfit := [f"--{name.replace('_', '-')}" for name, value in scene.items() if value]:
         raise InputError(f"{', '.join(unfit)}: these are for scenes, whose --out is a FILE.zarr.")
     refuse_launcher("predict")
     import dask

@@ -20,6 +20,9 @@ _OPTIONS = (
     click.option(
         "--stride", type=_SIZE, help="Of a scene: slide the network's window, so many pixels a step."
     ),
+    click.option(
+        "--fill-missing", is_flag=True, help="Of a scene in Zarr: chunks that are not there are zeros."
+    ),
     click.option("--precision", help="Of convolutions, fast or exact.  [default: fast]"),
     click.option(
         "--resume", is_flag=True, help="Finish a FILE.zarr that was begun: only missing chunks are computed."
@@ -65,7 +68,7 @@ def predict_file(model: Any, path: str, out: str, options: dict[str, Any]) -> No
 
     from daskconv.scene.store import store
 
-    scene, threads = open_scene(path), options["threads"]
+    scene, threads = open_scene(path, fill_missing=options["fill_missing"]), options["threads"]
     chosen = {name: options[name] for name in ("tile", "batch") if options[name]}
     try:
         with dask.config.set({"num_workers": threads} if threads else {}):
@@ -80,8 +83,12 @@ def predict_file(model: Any, path: str, out: str, options: dict[str, Any]) -> No
     click.echo(f"wrote {' x '.join(f'{size:,}' for size in stored.shape)} scores to {out}")
 
 
-def open_scene(path: str) -> Any:
-    """Return the Zarr array at a path, or of a group that xarray reads its only variable with rows and columns."""
+def open_scene(path: str, *, fill_missing: bool = False) -> Any:
+    """Return the Zarr array at a path, or of a group that xarray reads its only variable with rows and columns.
+
+    Of an array chunks that are not there are refused, or zeros with ``fill_missing``.
+    """
+    import dask.array as da
     import zarr
 
     if not Path(path).exists():
@@ -93,7 +100,7 @@ def open_scene(path: str) -> Any:
             f"{path} is no Zarr store ({error}): give one of a scene.".replace("\n", " ")
         ) from None
     if isinstance(found, zarr.Array):
-        return found
+        return da.from_zarr(found) if fill_missing else found
     import xarray
 
     group = xarray.open_dataset(path, engine="zarr", chunks={})

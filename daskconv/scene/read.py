@@ -81,7 +81,9 @@ def read_scene(scene: Any, fits: Callable[[int], bool], channels: int | None) ->
     if is_zarr(array):
         from daskconv.datasets.stored import checked  # brings in no more than Dask, which is there by now
 
-        array = checked(array, "the scene", "give dask.array.from_zarr of it")
+        array = checked(
+            array, "the scene", "give dask.array.from_zarr of it (daskconv predict: --fill-missing)"
+        )
     else:
         array = array if hasattr(array, "dask") else np.asarray(array)
     _check_pixels(array)

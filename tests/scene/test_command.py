@@ -75,6 +75,19 @@ def test_the_variable_of_a_group(folder):
     assert (stored.dims, stored.name, stored.x.values[-1]) == (("y", "x", "c"), "red", 399)
 
 
+def test_chunks_that_are_not_there_are_zeros_only_where_they_may_be(folder):
+    empty = zarr.create_array(folder / "holes.zarr", shape=(60, 60, 1), chunks=(30, 30, 1), dtype="float32")
+    empty[:30, :30] = mosaic(30, 30)
+    told = ("map.safetensors", "holes.zarr", "--out", "holes-map.zarr")
+    code, _, err = predict(folder, *told)
+    assert code == 2 and "the scene lacks 3 of its 4 chunks" in err and "--fill-missing" in err
+    assert not (folder / "holes-map.zarr").exists()
+    assert predict(folder, *told, "--fill-missing")[0] == 0
+    seen = zarr.open_array(folder / "holes-map.zarr", mode="r")[...]
+    expected = daskconv.load(folder / "map.safetensors").predict(empty[...][None])[0]
+    assert difference(seen, expected) < 1e-4
+
+
 @pytest.mark.slow
 def test_on_ranks(folder, mpiexec):
     code, out, err = predict(
