@@ -6,9 +6,9 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from math import log2
+from math import isfinite, log2
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from daskconv.graph.choose import PASSES, PRECISIONS, TUNABLE, ConvShape
 from daskconv.kernels.jit import importable
 
 _DTYPES = ("float32", "float64")
+
+_Pass = tuple[ConvShape, str, str, str]
+"""(shape, pass, dtype, precision)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class Case:
 class Table:
     """The fastest method of each case that was measured; plain data that compares and pickles.
 
+    Attributes
+    ----------
+    rows : tuple of (Case, method)
+    gains : tuple of (Case, float)
+        How many times as fast as plain lowering it was. They choose nothing: the hash knows nothing of them.
+
     Examples
     --------
     >>> shape = ConvShape(Window.of(3, (8, 8)), (8, 8), 4, 16)
@@ -57,11 +66,13 @@ class Table:
     """
 
     rows: tuple[tuple[Case, str], ...] = ()
+    gains: tuple[tuple[Case, float], ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, methods: Mapping[Case, str]) -> Table:
-        """Return the table of a mapping; the order in which it was filled does not show."""
-        return cls(tuple(sorted(methods.items(), key=lambda row: json.dumps(_plain_row(*row)))))
+    def of(cls, methods: Mapping[Case, str], gains: Mapping[Case, float] | None = None) -> Table:
+        """Return the table of mappings; the order in which they were filled does not show."""
+        rows = tuple(sorted(methods.items(), key=lambda row: json.dumps(_plain_row(*row))))
+        return cls(rows, tuple((case, gains[case]) for case, _ in rows if case in gains) if gains else ())
 
     @property
     def methods(self) -> dict[Case, str]:
@@ -71,11 +82,12 @@ class Table:
     @cached_property
     def hash(self) -> str:
         """Twelve digits that stand for all rows, "" without any."""
-        return _digest(self.to_plain())[:12] if self.rows else ""
+        return _digest([_plain_row(*row) for row in self.rows])[:12] if self.rows else ""
 
     def merged(self, newer: Table) -> Table:
         """Return the rows of both tables; the newer one's hold where both know a case."""
-        return Table.of(self.methods | newer.methods)
+        known = {case: gain for case, gain in self.gains if case not in newer.methods}
+        return Table.of(self.methods | newer.methods, known | dict(newer.gains))
 
     def at(self, dtype: str, images: int) -> Tuned:
         """Return the table as blocks of some dtype and number of images see it."""
@@ -83,20 +95,31 @@ class Table:
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the rows as dicts for JSON."""
-        return [_plain_row(case, method) for case, method in self.rows]
+        gains = dict(self.gains)
+        return [
+            _plain_row(case, method) | ({"gain": gains[case]} if case in gains else {})
+            for case, method in self.rows
+        ]
 
     @classmethod
     def from_plain(cls, plain: Any) -> Table:
         """Return the table of rows from JSON; raise InputError, KeyError or TypeError where they are none."""
-        return cls.of(dict(_row_of(row) for row in plain))
+        rows = [(_row_of(row), row.get("gain")) for row in plain]
+        gains = {case: _gain(gain) for (case, _), gain in rows if gain is not None}
+        return cls.of(dict(row for row, _ in rows), gains)
 
     @cached_property
-    def _by_images(self) -> dict[tuple[ConvShape, str, str, str], dict[int, str]]:
-        index: dict[tuple[ConvShape, str, str, str], dict[int, str]] = {}
-        for case, method in self.rows:
+    def _by_images(self) -> dict[_Pass, dict[int, Case]]:
+        index: dict[_Pass, dict[int, Case]] = {}
+        for case, _ in self.rows:
             key = (case.shape, case.pass_, case.dtype, case.precision)
-            index.setdefault(key, {})[case.images] = method
+            index.setdefault(key, {})[case.images] = case
         return index
+
+    @cached_property
+    def _known(self) -> dict[Case, tuple[str, float | None]]:
+        gains = dict(self.gains)
+        return {case: (method, gains.get(case)) for case, method in self.rows}
 
 
 @dataclass(frozen=True)
@@ -109,6 +132,16 @@ class Tuned:
 
     def method(self, shape: ConvShape, pass_: str, precision: str) -> str | None:
         """Return the method measured at the nearest number of images, None where there is none."""
+        case = self._nearest(shape, pass_, precision)
+        return self.table._known[case][0] if case else None
+
+    def gain(self, shape: ConvShape, pass_: str, method: str) -> float | None:
+        """Return how many times as fast as lowering a method was, None where it is not the one that was chosen."""
+        cases = [self._nearest(shape, pass_, precision) for precision in PRECISIONS]
+        known = [self.table._known[case] for case in cases if case]
+        return next((gain for chosen, gain in known if chosen == method), None)
+
+    def _nearest(self, shape: ConvShape, pass_: str, precision: str) -> Case | None:
         found = self.table._by_images.get((shape, pass_, self.dtype, precision))
         if not found:
             return None
@@ -193,6 +226,12 @@ def _row_of(plain: Mapping[str, Any]) -> tuple[Case, str]:
         raise InputError(f"A row holds {wrong or case.images!r}, which is nothing that was measured.")
     hash(case)
     return case, plain["method"]
+
+
+def _gain(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value > 0):
+        raise InputError(f"A row holds {value!r}, which is no gain that was measured.")
+    return float(value)
 
 
 def _tuples(value: Any) -> Any:

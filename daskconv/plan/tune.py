@@ -18,7 +18,7 @@ from daskconv.errors import InputError, check_count
 from daskconv.graph import conv
 from daskconv.graph.choose import PASSES, PRECISIONS, ConvShape, candidates, choose
 from daskconv.graph.threads import check_threads, execute, one_thread_each
-from daskconv.graph.tuning import Case, Table, about
+from daskconv.graph.tuning import Case, Table, Tuned, about
 from daskconv.graph.tuning_file import load_table, save_table
 from daskconv.nn import zoo
 from daskconv.nn.blocks import images_at_once
@@ -163,6 +163,24 @@ def tune(
     return _kept(title, passes, _table(passes, layers, images), save)
 
 
+def gains_of(
+    network: Network,
+    input_shape: tuple[int, int, int],
+    methods: Mapping[str, Mapping[str, str]],
+    tuned: Tuned,
+) -> dict[str, dict[str, float]]:
+    """Return how many times as fast as lowering the methods of each layer's passes were, where that was measured."""
+    return {
+        name: {
+            pass_: gain
+            for pass_, method in methods[name].items()
+            if (gain := tuned.gain(shape, pass_, method)) is not None
+        }
+        for name, shape in _convolutions(network, input_shape).items()
+        if name in methods
+    }
+
+
 def _kept(title: str, passes: tuple[TunedPass, ...], table: Table, save: bool) -> Tuning:
     path = save_table(table) if save else None
     return Tuning(title, passes, load_table() if path else load_table().merged(table), path)
@@ -253,8 +271,12 @@ def _winner(times: Mapping[str, list[float]], rule: str, allowed: Sequence[str])
 
 
 def _table(passes: Sequence[TunedPass], layers: Mapping[str, ConvShape], images: int) -> Table:
-    methods = {}
+    methods, gains = {}, {}
     for row in passes:
+        times = dict(row.milliseconds)
         for precision, method in zip(PRECISIONS, (row.method, row.exact), strict=True):
-            methods[Case(layers[row.layer], row.pass_, DTYPE, about(images), precision)] = method
-    return Table.of(methods)
+            case = Case(layers[row.layer], row.pass_, DTYPE, about(images), precision)
+            methods[case] = method
+            if "lowering" in times:
+                gains[case] = times["lowering"] / times[method]
+    return Table.of(methods, gains)

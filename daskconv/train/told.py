@@ -11,12 +11,14 @@ import numpy as np
 from daskconv.errors import Interrupted, sentence_of
 from daskconv.events import EpochDone, RunBegan, RunEnded, emit
 from daskconv.graph.threads import available_threads
+from daskconv.graph.tuning_file import load_table
 from daskconv.plan import tree
 from daskconv.plan.boxes import edges_of
 from daskconv.plan.describe import rows_of
 from daskconv.plan.program import Program
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import TrainState
+from daskconv.plan.tune import gains_of
 from daskconv.run.select import worker_threads
 from daskconv.run.watch import Asked, numbers
 from daskconv.scene.memory import PROCESS
@@ -87,7 +89,11 @@ def _began(
         )
         edges, owners = edges_of(program.batch_size, parts.shards), tree.owners(parts.shards, workers)
         rows = rows_of(parts, program.network, edges, owners, program.trainable)
-        layers = [row._asdict() | {"methods": program.methods.get(row.layer, {})} for row in rows]
+        gains = _gains(program)
+        layers = [
+            row._asdict() | {"methods": program.methods.get(row.layer, {}), "gains": gains.get(row.layer, {})}
+            for row in rows
+        ]
         memory = PROCESS + predicted(program, state, workers, threads, local=transport == "local")
     steps = -(-images // program.batch_size)
     return RunBegan(
@@ -105,3 +111,12 @@ def _began(
         int(np.ceil(memory)),
         run=asked.run,
     )
+
+
+def _gains(program: Program) -> dict[str, dict[str, float]]:
+    """Return how many times as fast as lowering the methods were that this machine's table chose."""
+    table = load_table()
+    if not program.tuning or table.hash != program.tuning:
+        return {}
+    tuned = table.at(program.dtype, program.block_images)
+    return gains_of(program.network, program.input_shape, program.methods, tuned)

@@ -83,6 +83,19 @@ def test_saving_again_keeps_the_other_rows_and_replaces_the_same(kept):
     assert load_table().methods == TABLE.methods | newer.methods
 
 
+def test_gains_are_kept_beside_the_rows_and_choose_nothing(kept):
+    (first, method), (second, _) = TABLE.rows
+    save_table(Table.of({first: method}, {first: 1.5}))
+    assert load_table().gains == ((first, 1.5),) and load_table().hash == TABLE.hash
+    save_table(Table.of({second: "lowering"}, {second: 2.0}))
+    assert dict(load_table().gains) == {first: 1.5, second: 2.0}
+    tuned = load_table().at("float32", 9)
+    assert tuned.gain(SHAPE, first.pass_, method) == 1.5
+    assert tuned.gain(SHAPE, first.pass_, "fft") is tuned.gain(SHAPE, "weight_grad", "fft") is None
+    save_table(Table.of({second: "direct"}))
+    assert load_table().gains == ((first, 1.5),), "what is not known of the newer choice is not shown"
+
+
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.setenv("DASKCONV_CACHE", "/a")
@@ -126,6 +139,14 @@ def test_a_damaged_file_is_ignored_with_one_warning_and_replaced(kept, spoil):
         warnings.simplefilter("error")
         assert save_table(TABLE) == kept
     assert load_table() == TABLE
+
+
+@pytest.mark.parametrize("gain", [0, -1.0, float("nan"), True, "1.5", [1.5]])
+def test_a_gain_that_is_none_damages_a_file(kept, gain):
+    plain = json.loads(kept.read_text())
+    plain["rows"][0]["gain"] = gain
+    kept.write_text(json.dumps(plain))
+    ignored("no gain that was measured")
 
 
 def test_a_file_of_another_version_or_processor_is_ignored(kept):

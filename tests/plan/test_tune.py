@@ -2,10 +2,13 @@
 
 import os
 
+import dask
+import numpy as np
 import pytest
 
 import daskconv
 from daskconv import Conv2D, Dense, Flatten, Sequential
+from daskconv.events import RunBegan, listening
 from daskconv.graph import tuning_file
 from daskconv.graph.choose import PASSES, PRECISIONS, candidates, choose
 from daskconv.graph.tuning import Case, Table
@@ -52,6 +55,7 @@ def test_what_is_clearly_faster_replaces_the_rule_in_programs_and_summaries(cloc
     assert before.tuning == "" and "tuning" not in str(before)
     assert after.tuning == tuning.table.hash == load_table().hash and after != before
     assert f", tuning {after.tuning}" in str(after)
+    assert {gain for _, gain in load_table().gains} == {1.0}
     everywhere = {name: dict.fromkeys(PASSES, "lowering") for name in ("conv1", "conv2")}
     assert after.methods == everywhere != before.methods
     again = daskconv.Trainer(NET).program(SHAPE, batch_size=8)
@@ -59,6 +63,19 @@ def test_what_is_clearly_faster_replaces_the_rule_in_programs_and_summaries(cloc
     named = daskconv.Trainer(NET, method="direct").program(SHAPE, batch_size=8).methods
     assert {method for row in named.values() for method in row.values()} == {"direct"}
     assert daskconv.Model(NET, NET.init(0, SHAPE)).predictor(SHAPE).methods == everywhere
+
+
+@compiled
+def test_the_page_is_told_how_much_faster_than_lowering_a_method_is(clock):
+    clock["implicit"] = 0.25
+    daskconv.tune(NET, SHAPE, batch=8)
+    trainer, told = daskconv.Trainer(NET, transport="local"), []
+    x, y = np.zeros((8, *SHAPE), np.float32), np.arange(8) % 3
+    with dask.config.set({"daskconv.dashboard.enabled": True}), listening(told.append, RunBegan):
+        trainer.fit(x, y, batch_size=8, progress=False)
+    (began,) = told
+    gains = {row["layer"]: row["gains"] for row in began.layers}
+    assert gains["conv1"] == gains["conv2"] == dict.fromkeys(PASSES, 4.0) and gains["dense1"] == {}
 
 
 @compiled

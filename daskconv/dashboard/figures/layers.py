@@ -43,7 +43,7 @@ class Layers:
                 ("layer", "@layer"),
                 (label, f"@{stage}{{0.00}} ms"),
                 ("in all", "@total{0.00} ms, @share{0.0} %"),
-                ("method", "@method"),
+                ("method, times as fast as lowering", "@method"),
             ]
             add_hover(made, numbers, [bar])
             bars.append((label, [bar]))
@@ -105,19 +105,21 @@ def _fewest(rows: list[tuple[str, dict[str, float]]]) -> list[tuple[str, dict[st
 
 def _methods(record: Record) -> dict[str, str]:
     rows = record.began.layers if record.began else ()
-    return {row["layer"]: in_words(row.get("methods", {})) for row in rows}
+    return {row["layer"]: in_words(row.get("methods", {}), row.get("gains", {})) for row in rows}
 
 
-def in_words(methods: dict[str, str]) -> str:
-    """Return the method of all passes, or that of each where they differ.
+def in_words(methods: dict[str, str], gains: dict[str, float] | None = None) -> str:
+    """Return the method of all passes, or that of each where they differ, and how many times as fast as lowering.
 
     Examples
     --------
     >>> in_words({"forward": "fft", "weight_grad": "fft"}), in_words({"forward": "fft", "weight_grad": "direct"})
     ('fft', 'fft / direct')
+    >>> in_words({"forward": "fft", "weight_grad": "fft"}, {"forward": 2.03})
+    'fft 2.0x / fft'
     """
-    return (
-        " / ".join(dict.fromkeys(methods.values()))
-        if len(set(methods.values())) < 2
-        else " / ".join(methods.values())
-    )
+    words = [
+        f"{method} {gains[pass_]:.1f}x" if gains and pass_ in gains else method
+        for pass_, method in methods.items()
+    ]
+    return " / ".join(dict.fromkeys(words) if len(set(words)) < 2 else words)

@@ -70,7 +70,7 @@ class Plan:
             "layout": [row["layout"] for row in rows],
             "exchange": [row["exchange"] for row in rows],
             **{name: [shown(row[name]) for row in rows] for name in _NUMBERS},
-            "method": [in_words(row.get("methods", {})) for row in rows],
+            "method": [in_words(row.get("methods", {}), row.get("gains", {})) for row in rows],
         }
         if self.source.data != data:
             self.source.data = data
