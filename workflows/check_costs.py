@@ -1,4 +1,4 @@
-"""The cost model against measured steps of this machine: time, bytes and memory.
+"""The cost model against measured steps of this machine: time, bytes and memory, and the plan that it chooses.
 
 The machine is calibrated first, on its own; then steps are timed under mpiexec, for networks, plans, transports,
 numbers of workers and batch sizes. Without mpiexec the script starts itself:
@@ -12,32 +12,48 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-from _measure import arguments, machine, pyplot, show, show_machine, spread, write_csv, write_json
+from _measure import (
+    alternate,
+    arguments,
+    machine,
+    pyplot,
+    ratios,
+    show,
+    show_machine,
+    spread,
+    write_csv,
+    write_json,
+)
 from _training import opened_transport, random_images
 from scaling import addresses, sent, wide_head
 
 import daskconv
 from daskconv import plans
+from daskconv.cost.choose import choose_plan
 from daskconv.cost.machine import Machine, load_machine
 from daskconv.cost.price import price
 from daskconv.cost.simulate import simulate
 from daskconv.cost.trace import Case
 from daskconv.launch.calibrate import calibrate
+from daskconv.plan.tasks import CHAIN
 from daskconv.run.launcher import launcher_ranks
 
 NETS = {
     "cifar10_quick": (daskconv.zoo.cifar10_quick, (32, 32, 3), (48, 80)),
-    "wide_head": (wide_head, (32, 32, 3), (40, 72)),
+    "wide_head": (wide_head, (32, 32, 3), (40,)),
     "resnet20": (daskconv.zoo.resnet20, (32, 32, 3), (36,)),
     "vgg11": (daskconv.zoo.vgg11, (32, 32, 3), (28,)),
 }
 PLANS = {"data": plans.data(2), "hybrid": plans.hybrid(2), "model": plans.model(2)}
-STEPS = 6
+# Those of an epoch: what a Dask cluster's workers do from one copy of the state on the driver to the next.
+STEPS = CHAIN
 
 
 def parse() -> argparse.Namespace:
@@ -45,12 +61,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--machine", type=Path, metavar="FILE", help="figures of daskconv calibrate, else made now"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each case")
+    parser.add_argument("--rounds", type=int, default=3, help="timed epochs of each case")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw prediction against measurement")
     args = parser.parse_args()
     args.rounds = 1 if args.quick else args.rounds
     args.nets = ["cifar10_quick"] if args.quick else list(NETS)
+    args.steps = 6 if args.quick else STEPS
     return args
 
 
@@ -60,15 +77,19 @@ def main() -> None:
         sys.exit(launched(args))
     plot, figures = pyplot() if args.png else None, load_machine(args.machine)
     with daskconv.start("mpi", threads=1) as client:
+        choices = [choice(args, client, figures, name) for name in args.nets]
         rows = measure(args, client, figures)
     memory = [memory_row(name, figures) for name in args.nets]
     summary = summarised(rows, memory)
     show("Predicted and measured steps", rows)
+    show("Plan auto beside fixed plans, mpi, 2 workers; ms a step", choices)
     show("Growth of a process by a step, 1 worker, 1 thread", memory)
     show("Errors of predictions, medians", [summary])
     facts = machine(1)
     show_machine(facts)
-    write_json(args.json, {"machine": facts, "steps": rows, "memory": memory, "errors": summary})
+    write_json(
+        args.json, {"machine": facts, "steps": rows, "choices": choices, "memory": memory, "errors": summary}
+    )
     write_csv(args.csv, rows)
     if plot:
         draw(plot, args.png, rows)
@@ -112,7 +133,7 @@ def row(
 ) -> dict[str, Any]:
     network, shape = NETS[name][0](), NETS[name][1]
     predicted = simulate(price(Case(network, shape, batch), PLANS[plan], figures, workers, transport))
-    x, y = random_images(batch * STEPS, shape, 10)
+    x, y = random_images(batch * args.steps, shape, 10)
     opened = opened_transport(network, x, y, batch, 1, transport, client, plan=PLANS[plan])
     seconds, counted = [], 0
     try:
@@ -121,9 +142,9 @@ def row(
         for epoch in range(1, args.rounds + 1):
             started = perf_counter()
             opened.run_epoch(epoch, lambda: False)
-            seconds.append((perf_counter() - started) / STEPS)
+            seconds.append((perf_counter() - started) / args.steps)
         if transport == "mpi":
-            counted = (sent(opened) - before) // (args.rounds * STEPS)
+            counted = (sent(opened) - before) // (args.rounds * args.steps)
     finally:
         opened.close()
     found = spread(seconds)
@@ -139,6 +160,39 @@ def row(
         "spread_%": 100 * (found["high"] - found["low"]) / found["median"],
         "predicted_bytes": predicted.cost.sent if transport == "mpi" else 0.0,
         "sent_bytes": float(counted),
+    }
+
+
+def choice(args: argparse.Namespace, client: Any, figures: Machine, name: str) -> dict[str, Any]:
+    """Return what steps of the plan that is chosen take beside those of fixed plans, in turns."""
+    network, shape, (batch, *_) = NETS[name][0](), *NETS[name][1:]
+    chosen = choose_plan(Case(network, shape, batch), figures, 2, "mpi").best
+    x, y = random_images(batch * args.steps, shape, 10)
+    sides = {
+        plan: opened_transport(network, x, y, batch, 1, "mpi", client, plan=each)
+        for plan, each in {**PLANS, "auto": chosen.plan}.items()
+    }
+    epochs = count()
+    try:
+        times = alternate(
+            {
+                side: partial(lambda opened: opened.run_epoch(next(epochs), lambda: False), opened)
+                for side, opened in sides.items()
+            },
+            args.rounds,
+        )
+    finally:
+        for opened in sides.values():
+            opened.close()
+    found = {plan: 1e3 * median(seconds) / args.steps for plan, seconds in times.items()}
+    best = min(PLANS, key=lambda plan: found[plan])
+    return {
+        "net": name,
+        "batch": batch,
+        "chosen": chosen.plan.name,
+        **found,
+        "best": best,
+        "auto_over_best": ratios(times["auto"], times[best])["median"],
     }
 
 
