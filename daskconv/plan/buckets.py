@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskconv.layout import even_parts
 from daskconv.plan import tree
-from daskconv.plan.program import Program
+
+if TYPE_CHECKING:
+    from daskconv.plan.program import Program
 
 Range = tuple[int, int]
 

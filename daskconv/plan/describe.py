@@ -27,8 +27,7 @@ def exchanged_bytes(split: Split, owners: Sequence[int], images: int, itemsize: 
 def added_bytes(split: Split, owners: Sequence[int], names: Iterable[str], itemsize: int = 4) -> int:
     """Return the bytes that workers send each other to add up the gradients of weights, and batch statistics."""
     return sum(
-        bucket_elements(owners, holders, sum(prod(shape_of(box, None)) for _, box in pieces)) * itemsize
-        for holders, pieces in split.buckets(names).items()
+        bucket_elements(owners, bucket.holders, bucket.elements) * itemsize for bucket in split.buckets(names)
     )
 
 

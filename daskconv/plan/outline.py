@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskconv.plan import tree
-from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.boxes import edges_of
 from daskconv.plan.split import Split
 
 if TYPE_CHECKING:
@@ -98,13 +97,13 @@ def _of_split(program: Program, split: Split) -> Iterator[Segment | Sent]:
 
 
 def _gradients(program: Program, split: Split, order: str) -> Iterator[Sent]:
-    for holders, pieces in split.buckets(program.vector_shapes).items():
+    for bucket in split.buckets(program.vector_shapes):
+        holders, pieces = bucket
         if len(holders) > 1:
-            size = sum(prod(shape_of(box, None)) for _, box in pieces)
             names = [name for name, _ in pieces]
             what = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
             shards = order if len(holders) == split.shards else f"of shards {', '.join(map(str, holders))}"
-            nbytes = len(holders) * size * np.dtype(program.dtype).itemsize
+            nbytes = len(holders) * bucket.elements * np.dtype(program.dtype).itemsize
             yield Sent("all-reduce", f"gradients of {what}, {shards}", nbytes)
 
 

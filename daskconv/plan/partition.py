@@ -40,8 +40,9 @@ def partition(
 ) -> Program:
     """Return the Program of a plan for one network, input shape and batch.
 
-    A step takes ``accumulate`` batches, each in as many shards as the plan says: their gradients are added up, and only
-    the blocks that run and the tree's open sums need memory.
+    A step takes ``accumulate`` batches, each in as many shards as the plan says, and their gradients are added up.
+    Where only images are split, the batches' shards are shards of the step like any others: only the blocks that run
+    and the tree's open sums need memory. The shards of a split network take one batch after the other.
 
     The methods are those that were ``chosen`` before, or else the rule and this machine's table choose them now:
     whoever runs the Program reads them there.
@@ -53,10 +54,11 @@ def partition(
         chosen = {name: row for name, row in chosen[0].items() if name in fresh[0]}, chosen[1]
     kept = chosen is not None and _name_the_same_passes(chosen[0], fresh[0])
     methods, tuning = _check_runnable(chosen) if chosen and kept else fresh
+    batches = 1 if plan.splits_images_only else accumulate
     program = Program(
         network=network,
         input_shape=input_shape,
-        shards=plan.shards * accumulate,
+        shards=plan.shards * (accumulate // batches),
         batch_size=batch_size * accumulate,
         block_images=block_images(network, input_shape, methods),
         whole_shards=takes_shards_whole(network, input_shape, methods),
@@ -71,26 +73,28 @@ def partition(
         clip_norm=clip_norm,
         average=average,
         plan=plan,
+        batches=batches,
     )
     if not plan.splits_images_only:
-        _check_split(program, accumulate)
+        _check_split(program)
     return program
 
 
-def _check_split(program: Program, accumulate: int) -> None:
+def _check_split(program: Program) -> None:
     """Raise InputError where a step under the plan could not be taken."""
-    plan, split = program.plan, program.split
+    plan, split, batch = program.plan, program.split, program.batch_size // program.batches
     assert split is not None
     parts = max(stage.parts for stage in split.stages)
-    if parts > program.batch_size:
+    if parts > batch:
         raise InputError(
-            f"The plan {plan.name} splits n into {parts} parts but a batch has {program.batch_size} images: split into "
-            "fewer parts or use a larger batch."
+            f"The plan {plan.name} splits n into {parts} parts but a batch has {batch} images: split into fewer parts "
+            "or use a larger batch."
         )
-    if accumulate > 1:
+    largest = -(-batch // split.shards)
+    if split.slices != "shard" and split.slices > largest:
         raise InputError(
-            f"accumulate is {accumulate} under the plan {plan.name}: only data parallel plans accumulate batches; use "
-            "plan='data' or a larger batch."
+            f"The plan {plan.name} has {split.slices} slices but a shard has {largest} images of a batch: give at most "
+            "that many slices, or a larger batch."
         )
     cut = [name for name in program.trainable if len(split.holders[name]) > 1]
     if cut and getattr(program.optimizer, "whole_layers", False):

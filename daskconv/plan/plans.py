@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from daskconv.errors import InputError, check_count
 from daskconv.layout import Layout
 from daskconv.nn.layers import Conv2D, Dense
+from daskconv.plan.slices import Slices
 
 if TYPE_CHECKING:
     from daskconv.nn.network import Network
@@ -42,6 +43,8 @@ class Plan:
         an image always share theirs.
     bucket_bytes : int, optional
         The most bytes of gradients that travel together while the backward pass goes on; it changes no bits.
+    slices : int or "shard"
+        The slices in which a batch goes through the layers from where ``model`` begins.
 
     Examples
     --------
@@ -57,6 +60,7 @@ class Plan:
     layers: tuple[tuple[str, Layout], ...] = ()
     synchronize: bool = False
     bucket_bytes: int | None = None
+    slices: Slices = 1
 
     @property
     def shards(self) -> int:
@@ -78,24 +82,28 @@ class Plan:
                 raise InputError(
                     f"The plan {self.name} names {pattern!r}, but the network has the layers {names}."
                 )
-        begun, found = self.split_at == "", dict[str, tuple[Layout | None, bool]]()
+        found = dict[str, tuple[Layout | None, bool]]()
         if self.model and self.split_at and self.split_at not in names:
             raise InputError(f"split_at is {self.split_at!r}, but the network has the layers {names}.")
-        for node in network.nodes:
+        cut = self.cut(network)
+        for position, node in enumerate(network.nodes):
             weighs = isinstance(node.layer, Conv2D | Dense)
-            begun = (
-                begun
-                or node.name == self.split_at
-                or (self.split_at is None and isinstance(node.layer, Dense))
-            )
             named = self._named(node.name)
             if named or self.layers:
                 found[node.name] = named, False
-            elif begun and self.model:
+            elif position >= cut and self.model:
                 found[node.name] = (self.model, True) if weighs else (None, False)
             else:
                 found[node.name] = self.layout, False
         return found
+
+    def cut(self, network: Network) -> int:
+        """Return the position of the layer where ``model`` begins; after the last where no layer is that."""
+        begins = (
+            self.split_at in ("", node.name) or (self.split_at is None and isinstance(node.layer, Dense))
+            for node in network.nodes
+        )
+        return next((position for position, begun in enumerate(begins) if begun), len(network.nodes))
 
     def _named(self, name: str) -> Layout | None:
         """Return the layout of the first pattern that fits a layer; plain names, maybe many, are looked up."""
@@ -166,19 +174,43 @@ def model(shards: int = DEFAULT_SHARDS, *, n: int = 1, synchronize: bool = False
     return Plan("model", Layout(n=n), split, "", synchronize=synchronize)
 
 
-def hybrid(shards: int = DEFAULT_SHARDS, *, split_at: str | None = None, synchronize: bool = False) -> Plan:
+def hybrid(
+    shards: int = DEFAULT_SHARDS,
+    *,
+    split_at: str | None = None,
+    slices: Slices = 1,
+    synchronize: bool = False,
+) -> Plan:
     """Return the hybrid plan (Krizhevsky 2014): convolutions data parallel, the dense layers after them model parallel.
+
+    The dense layers take a batch whole, his variant (a), or in slices: while one goes forward and back through them,
+    the next travels, and no more than two are there at once. Weights are updated once a step.
 
     Parameters
     ----------
     shards : int
     split_at : str, optional
         The layer where model parallelism begins; the first Dense when not given.
+    slices : int or "shard"
+        Slices with an even part of each shard's images (his variant c), or "shard": each has all images of one shard
+        (variant b).
     synchronize : bool
         As in :func:`data`.
+
+    Raises
+    ------
+    InputError
+        Where a BatchNorm that learns lies after ``split_at``: the images of a slice do not have its statistics.
+
+    Examples
+    --------
+    >>> hybrid(4, slices=8).slices
+    8
     """
     parts = check_count(shards, "shards")
-    return Plan("hybrid", Layout(n=parts), Layout(k=parts), split_at, synchronize=synchronize)
+    if slices != "shard":
+        check_count(slices, "slices")
+    return Plan("hybrid", Layout(n=parts), Layout(k=parts), split_at, synchronize=synchronize, slices=slices)
 
 
 def spatial(h: int = 2, w: int = 1, *, n: int = 1, synchronize: bool = False) -> Plan:

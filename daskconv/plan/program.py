@@ -18,8 +18,10 @@ from daskconv.nn.losses import Loss, first_output, loss_weights
 from daskconv.nn.metrics import Metric
 from daskconv.nn.network import Network
 from daskconv.plan import tree
+from daskconv.plan.boxes import edges_of
 from daskconv.plan.outline import methods_of, outline
 from daskconv.plan.plans import Plan, data
+from daskconv.plan.slices import Slice, slices_of
 from daskconv.plan.split import Split
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial, flat_layout, update
@@ -41,7 +43,8 @@ class Program:
     same bits on every transport and any number of workers (on one CPU type, with one set of versions).
     ``tuning`` is the hash of the table of measurements that chose the methods, "" where the rule did; ``clip_norm``
     limits the norm of a step's gradient, ``average`` is what running means of the parameters keep in a step. With
-    ``whole_shards`` a shard is one block while training.
+    ``whole_shards`` a shard is one block while training. A step takes ``batches`` one after the other through the
+    shards of a split network, and ``batch_size`` images in all.
     """
 
     network: Network
@@ -61,6 +64,7 @@ class Program:
     clip_norm: float | None = None
     average: float | None = None
     plan: Plan = field(default_factory=data)
+    batches: int = 1
 
     @cached_property
     def split(self) -> Split | None:
@@ -176,6 +180,11 @@ class Program:
     def shard_indices(self, indices: Indices) -> list[Indices]:
         """Return the images of each shard; the shards of a short batch may be empty."""
         return [indices[start:stop] for start, stop in even_parts(len(indices), self.shards)]
+
+    def batches_of(self, indices: Indices) -> list[Slice]:
+        """Return the batches of a step: of each shard's images an even part each, so that shards keep their own."""
+        found = slices_of(edges_of(len(indices), self.shards), self.batches)
+        return [batch for batch in found if batch.edges[-1]]
 
     def blocks_of(self, indices: Indices) -> list[Indices]:
         """Return the blocks in which one thread takes a shard, or its sub-range, through the network."""

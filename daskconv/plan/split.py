@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
+from typing import NamedTuple
 
 from daskconv.layout import Layout, even_parts
 from daskconv.nn import passes
-from daskconv.plan.boxes import Box
+from daskconv.plan.boxes import Box, Edges, shape_of
+from daskconv.plan.buckets import sizes
 from daskconv.plan.exchange import Exchange
+from daskconv.plan.slices import Slice, Slices, slices_of
+
+# Buckets are cut alike for any dtype.
+_ITEMSIZE = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,26 @@ class Stage:
         return even_parts(len(self.runs), self.parts)[shard * self.parts // len(self.runs)]
 
 
+class Bucket(NamedTuple):
+    """Gradients, and batch statistics, that are added up together.
+
+    Attributes
+    ----------
+    holders : tuple of int
+        The shards that have them.
+    pieces : tuple of (str, Box)
+        In the order in which a backward pass completes them.
+    """
+
+    holders: tuple[int, ...]
+    pieces: tuple[tuple[str, Box], ...]
+
+    @property
+    def elements(self) -> int:
+        """The elements of all its pieces."""
+        return sum(prod(shape_of(box, None)) for _, box in self.pieces)
+
+
 @dataclass(frozen=True)
 class Split:
     """A network under a plan.
@@ -98,6 +125,12 @@ class Split:
         The values that a gradient flows through.
     layouts : mapping of str to Layout
         By node of the network, as they are.
+    bucket_bytes : int, optional
+        As the plan has it.
+    slices : int or "shard"
+        The slices in which a batch goes through the last segments.
+    sliced : int
+        The first of those segments.
     """
 
     shards: int
@@ -111,6 +144,23 @@ class Split:
     learning: Mapping[str, Mapping[str, str]]
     needed: frozenset[str]
     layouts: Mapping[str, Layout]
+    bucket_bytes: int | None
+    slices: Slices
+    sliced: int
+
+    def slices_of(self, edges: Edges) -> list[Slice]:
+        """Return the slices of a batch, one after the other."""
+        return slices_of(edges, self.slices)
+
+    @property
+    def slices_count(self) -> int:
+        """How many slices a batch has."""
+        return self.shards if self.slices == "shard" else self.slices
+
+    @cached_property
+    def sliced_nodes(self) -> frozenset[str]:
+        """The nodes that a batch goes through in slices."""
+        return frozenset(node.name for stage in self.stages[self.sliced :] for node in stage.runs[0].nodes)
 
     @cached_property
     def holders(self) -> dict[str, dict[Box, list[int]]]:
@@ -121,15 +171,29 @@ class Split:
                 found.setdefault(name, {}).setdefault(piece.box, []).append(shard)
         return found
 
-    def buckets(self, names: Iterable[str]) -> dict[tuple[int, ...], list[tuple[str, Box]]]:
-        """Return, by the shards that hold them, the pieces of gradients and statistics that are added up together."""
-        wanted = set(names)
-        found: dict[tuple[int, ...], list[tuple[str, Box]]] = {}
-        for name, by_box in self.holders.items():
-            for box, holders in by_box.items():
-                if name in wanted:
-                    found.setdefault(tuple(holders), []).append((name, box))
-        return {holders: found[holders] for holders in sorted(found)}
+    def buckets(self, names: Iterable[str]) -> list[Bucket]:
+        """Return the buckets of gradients and statistics, in the order in which a backward pass completes them.
+
+        A bucket has pieces that the same shards hold, as many as make it large enough to travel.
+        """
+        wanted, smallest = set(names), sizes(self.bucket_bytes)[0]
+        found: list[Bucket] = []
+        filling: dict[tuple[int, ...], list[tuple[str, Box]]] = {}
+        for name in (name for name in self._completed if name in wanted):
+            for box, shards in self.holders[name].items():
+                pieces = filling.setdefault(holders := tuple(shards), [])
+                pieces.append((name, box))
+                if (bucket := Bucket(holders, tuple(pieces))).elements * _ITEMSIZE >= smallest:
+                    found.append(bucket)
+                    del filling[holders]
+        return found + [Bucket(holders, tuple(pieces)) for holders, pieces in filling.items()]
+
+    @cached_property
+    def _completed(self) -> list[str]:
+        """The parameters and statistics, in the order in which a backward pass completes their gradients."""
+        nodes = [node.name for stage in self.stages for node in stage.runs[0].nodes]
+        last = {node: at for at, node in enumerate(nodes)}
+        return sorted(self.holders, key=lambda name: -last[self.owners[name]])
 
     def parts_read(self, shards: Iterable[int]) -> list[tuple[tuple[int, int], Box]]:
         """Return what some shards read, each once: groups of images with targets, and which part of the images."""

@@ -42,7 +42,20 @@ def split(
             splitter.place(position, node)
         except InputError as error:
             raise InputError(f"Plan {plan.name}, layer {node.name!r}: {error}") from None
-    return splitter.finish(trainable)
+    found = splitter.finish(trainable)
+    _check_slices(found, network, trainable)
+    return found
+
+
+def _check_slices(found: Split, network: Network, trainable: Sequence[str]) -> None:
+    """Raise InputError where a layer needs more images together than a slice has."""
+    learning = {name.rpartition(".")[0] for name in trainable}
+    for node in network.nodes:
+        if isinstance(node.layer, BatchNorm) and node.name in learning & found.sliced_nodes:
+            raise InputError(
+                f"The BatchNorm {node.name!r} would take its statistics from slices of a batch: let split_at name a "
+                "layer after it, or leave slices at 1."
+            )
 
 
 @dataclass
@@ -313,9 +326,10 @@ class _Splitter:
             for owner, row in self.learning.items()
         }
         learning = {owner: row for owner, row in learning.items() if row}
+        stages = self._stages(scores)
         return Split(
             self.shards,
-            self._stages(scores),
+            stages,
             {name: boxes for (source, boxes), name in self.fetched.items() if source == INPUT},
             scores,
             self.values,
@@ -325,6 +339,23 @@ class _Splitter:
             learning,
             self._needed(learning),
             self.layouts,
+            self.plan.bucket_bytes,
+            self.plan.slices,
+            self._sliced(stages),
+        )
+
+    def _sliced(self, stages: Sequence[Stage]) -> int:
+        """Return the first segment that a batch goes through in slices: no layer before the plan's cut comes later."""
+        if self.plan.slices == 1:
+            return len(stages)
+        cut = self.plan.cut(self.network)
+        return 1 + max(
+            (
+                number
+                for number, stage in enumerate(stages)
+                if any(at < cut for at in stage.runs[0].positions)
+            ),
+            default=-1,
         )
 
     def _place_scores(self) -> tuple[str, ...]:

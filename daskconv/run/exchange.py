@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +18,7 @@ from daskconv.layout import even_parts
 from daskconv.plan import tree
 from daskconv.plan.boxes import Edges
 from daskconv.plan.exchange import Exchange, Transfer
-from daskconv.run.moves import Carrier, Move
+from daskconv.run.moves import Carrier, Move, Pending
 
 Values = Mapping[int, Mapping[str, NDArray]]
 """By shard, what it holds of each value."""
@@ -28,23 +31,39 @@ Holders = tuple[int, ...]
 
 Result = TypeVar("Result")
 
-_VALUES, _SLICES, _SUMS, _VECTORS = 1, 2, 3, 4  # tags
+_VALUES, _VECTORS, _BUCKETS = 1, 2, 3
+"""Tags; from the last one on each bucket of gradients has two of its own, since they are ready in any order."""
+
+Steps = Generator[Pending, None, Result]
+"""Work that stops wherever it needs what travels: it yields that, and goes on once all of it has come and gone."""
 
 
-Steps = Generator[Move, None, Result]
-"""Work that stops wherever arrays have to travel: it yields a move, and goes on once all of that has come and gone."""
-
-
-def drive(steps: Steps[Result], carrier: Carrier | None) -> Result:
-    """Do work to its end, and return its result; nothing moves where there is one worker."""
+def drive(steps: Steps[Result]) -> Result:
+    """Do work to its end, and return its result."""
     with one_thread_each():
         while True:
             try:
-                move = next(steps)
+                pending = next(steps)
             except StopIteration as end:
                 return end.value
-            assert carrier is not None
-            carrier.swap(*move)
+            pending.wait()
+
+
+def taking_turns(works: Iterable[Steps[Any]], most: int = 2) -> Steps[None]:
+    """Do works by turns, ``most`` under way at once: while what one needs travels, the next one computes.
+
+    The order is fixed, and in each of its stretches an earlier work is ahead of a later one.
+    """
+    coming, under_way = iter(works), deque[tuple[Steps[Any], Pending | None]]()
+    while True:
+        under_way.extend((work, None) for work in islice(coming, most - len(under_way)))
+        if not under_way:
+            return
+        work, pending = under_way.popleft()
+        if pending is not None:
+            yield pending
+        with suppress(StopIteration):
+            under_way.append((work, next(work)))
 
 
 @dataclass(frozen=True)
@@ -57,15 +76,23 @@ class Mesh:
         The worker of each shard, from 0.
     rank : int
         This worker.
+    carrier : Carrier, optional
+        What carries exchanges between workers; nothing travels where there is one worker.
     """
 
     owners: tuple[int, ...]
     rank: int = 0
+    carrier: Carrier | None = None
 
     @property
     def mine(self) -> list[int]:
         """The shards of this worker."""
         return [shard for shard, owner in enumerate(self.owners) if owner == self.rank]
+
+    def start(self, exchange: Iterator[Move]) -> Pending:
+        """Begin an exchange between workers and return at once."""
+        assert self.carrier is not None
+        return self.carrier.start(exchange)
 
     def exchange(
         self, exchanges: Sequence[Exchange], values: Values, edges: Edges, dtype: str
@@ -100,32 +127,8 @@ class Mesh:
                     received[number, transfer.source, transfer.box] = buffer
                     receives.append((source, _VALUES, buffer))
         if any(transfers for *_, transfers in crossing):
-            yield Move(sends, receives)
+            yield self.start(iter([Move(sends, receives)]))
         return received
-
-    def add_slices(
-        self, buckets: Mapping[Holders, Vectors], sizes: Mapping[Holders, int], dtype: Any
-    ) -> Steps[dict]:
-        """Return the sum of each bucket's vectors over the shards that hold it, on each worker of theirs.
-
-        Each worker adds the subtrees that are its own, sends every other one its slice of them, completes the tree of
-        its own slice, and sends that to all: a reduce-scatter and an all-gather, in an order that is known.
-
-        Parameters
-        ----------
-        buckets : mapping of shards to mapping of shard to vector
-            By the shards that hold a bucket, on all workers, the vectors of those that are here.
-        sizes : mapping of shards to int
-            Elements of the vectors of all buckets.
-        dtype : dtype
-        """
-        adders = [
-            _Adder(self, holders, sizes[holders], dtype, vectors) for holders, vectors in buckets.items()
-        ]
-        if any(len({self.owners[shard] for shard in holders}) > 1 for holders in sizes):
-            yield _together([adder.scatter() for adder in adders])
-            yield _together([adder.gather() for adder in adders])
-        return {holders: adder.total() for holders, adder in zip(buckets, adders, strict=True)}
 
     def add_everywhere(self, vectors: Vectors) -> Steps[NDArray[np.float64]]:
         """Return the sum of small vectors of float64 over all shards, on every worker: all send all they have."""
@@ -135,10 +138,9 @@ class Mesh:
         others = [worker for worker in subtrees if worker != self.rank]
         theirs = {worker: [np.empty(size) for _ in subtrees[worker]] for worker in others}
         if others:
-            yield Move(
-                [(worker, _VECTORS, array) for worker in others for array in own],
-                [(worker, _VECTORS, array) for worker in others for array in theirs[worker]],
-            )
+            sends = [(worker, _VECTORS, array) for worker in others for array in own]
+            receives = [(worker, _VECTORS, array) for worker in others for array in theirs[worker]]
+            yield self.start(iter([Move(sends, receives)]))
         theirs[self.rank] = own
         sums = {
             span: a for worker in subtrees for span, a in zip(subtrees[worker], theirs[worker], strict=True)
@@ -146,15 +148,30 @@ class Mesh:
         return _join((0, len(self.owners)), sums, size, np.float64)
 
 
-def _together(moves: Sequence[Move]) -> Move:
-    return Move(*([each for move in moves for each in move[i]] for i in range(2)))
+class Adder:
+    """One bucket on its way to its sum over the shards that hold it, on each worker of theirs.
 
+    Each worker adds the subtrees that are its own, sends every other one its slice of them, completes the tree of its
+    own slice, and sends that to all: a reduce-scatter and an all-gather, in an order that is known.
 
-class _Adder:
-    """One bucket on its way to its sum."""
+    Parameters
+    ----------
+    mesh : Mesh
+    number : int
+        Of the bucket.
+    holders : tuple of int
+    size : int
+        Elements.
+    dtype : dtype
+    vectors : mapping of shard to vector
+        Those of the shards here.
+    """
 
-    def __init__(self, mesh: Mesh, holders: Holders, size: int, dtype: Any, vectors: Vectors) -> None:
+    def __init__(
+        self, mesh: Mesh, number: int, holders: Holders, size: int, dtype: Any, vectors: Vectors
+    ) -> None:
         self.root, self.rank, self.size, self.dtype = (0, len(mesh.owners)), mesh.rank, size, dtype
+        self.tag = _BUCKETS + 2 * number
         workers = sorted({mesh.owners[shard] for shard in holders})
         self.subtrees = {worker: tree.held(mesh.owners, holders, worker) for worker in workers}
         self.own = [_add_tree(span, vectors, size, dtype) for span in self.subtrees[mesh.rank]]
@@ -163,6 +180,11 @@ class _Adder:
             worker: slice(*side) for worker, side in zip(workers, even_parts(size, len(workers)), strict=True)
         }
 
+    def exchange(self) -> Iterator[Move]:
+        """Return what travels, as an exchange between the workers."""
+        yield self.scatter()
+        yield self.gather()
+
     def scatter(self) -> Move:
         """Return each worker's slices of the subtrees here, and where those of this worker's slice come."""
         here = self.slices[self.rank]
@@ -170,9 +192,9 @@ class _Adder:
             worker: [np.empty(here.stop - here.start, self.dtype) for _ in self.subtrees[worker]]
             for worker in self.others
         }
-        sends = [(worker, _SLICES, own[self.slices[worker]]) for worker in self.others for own in self.own]
+        sends = [(worker, self.tag, own[self.slices[worker]]) for worker in self.others for own in self.own]
         return Move(
-            sends, [(worker, _SLICES, each) for worker in self.others for each in self.theirs[worker]]
+            sends, [(worker, self.tag, each) for worker in self.others for each in self.theirs[worker]]
         )
 
     def gather(self) -> Move:
@@ -186,8 +208,8 @@ class _Adder:
         }
         self.sum = np.empty(self.size, self.dtype)
         self.sum[here] = _join(self.root, sums, here.stop - here.start, self.dtype)
-        sends = [(worker, _SUMS, self.sum[here]) for worker in self.others]
-        return Move(sends, [(worker, _SUMS, self.sum[self.slices[worker]]) for worker in self.others])
+        sends = [(worker, self.tag + 1, self.sum[here]) for worker in self.others]
+        return Move(sends, [(worker, self.tag + 1, self.sum[self.slices[worker]]) for worker in self.others])
 
     def total(self) -> NDArray:
         """Return the sum."""

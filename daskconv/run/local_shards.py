@@ -48,11 +48,11 @@ class LocalShards:
         steps = epoch_steps(
             self.shards, self.data["train"], epoch, stopped, self.watch.done, self.watch, until
         )
-        return drive(steps, None)
+        return drive(steps)
 
     def evaluate(self, data: str) -> NDArray[np.float64]:
         """Return the sums over a data set."""
-        return drive(evaluation(self.shards, self.data[data]), None)
+        return drive(evaluation(self.shards, self.data[data]))
 
     def state(self) -> TrainState:
         """Return the whole state, put together from the pieces."""
@@ -106,15 +106,16 @@ def stretches(work: Steps[Result], watch: Watch) -> Steps[Result]:
     while True:
         with watch.working():
             try:
-                parcels = next(work)
+                pending = next(work)
             except StopIteration as end:
                 return end.value
-        yield parcels
+        yield pending
 
 
 def evaluation(shards: Shards, data: Data) -> Steps[NDArray[np.float64]]:
     """Return the sums over a data set, taken through the shards in batches."""
-    total, size = np.zeros(shards.program.sums_size), shards.program.batch_size
+    program = shards.program
+    total, size = np.zeros(program.sums_size), program.batch_size // program.batches
     for start in range(0, len(data), size):
         total += yield from shards.evaluate(data, np.arange(start, min(start + size, len(data))))
     return total

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ class Member(Rank):
     """One worker's part of a run, with its pieces of the state."""
 
     shards: Shards
+
+    @contextmanager
+    def connected(self) -> Iterator[Shards]:
+        """Yield the shards, whose exchanges are carried; to be entered together with all workers of the run."""
+        with self.messages() as messages:
+            self.shards.mesh = replace(self.shards.mesh, carrier=messages)
+            yield self.shards
 
 
 def open_shards(
@@ -58,16 +66,15 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
             watch.done(position, steps)
 
     data, stopped = member.data["train"], member.stop.is_set
-    steps = epoch_steps(member.shards, data, epoch, stopped, done, watch, until)
-    with member.messages() as messages:
-        return drive(steps, messages)
+    with member.connected() as shards:
+        return drive(epoch_steps(shards, data, epoch, stopped, done, watch, until))
 
 
 def evaluate(run: str, data: str) -> NDArray[np.float64]:
     """Return the sums over a data set, together with all other workers."""
     member: Member = rank_of(run)
-    with member.messages() as messages:
-        return drive(evaluation(member.shards, member.data[data]), messages)
+    with member.connected() as shards:
+        return drive(evaluation(shards, member.data[data]))
 
 
 def pieces_of(run: str) -> Pieces:

@@ -104,7 +104,7 @@ def fixed_options(trainer: Trainer, program: Program, train: ArrayData) -> dict[
         "optimizer": trainer.optimizer,
         "batch_size": program.batch_size // trainer.accumulate,
         "accumulate": trainer.accumulate,
-        "shards": program.shards // trainer.accumulate,
+        "shards": program.plan.shards,
         "plan": program.plan,
         "seed": trainer.seed,
         "images": len(train),

@@ -27,7 +27,7 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
     workers = min(program.shards, limit.at_once // limit.tasks) if lazy else 1
     needed = predicted(program, state, workers, threads or limit.tasks * limit.threads, local=not lazy)
     if needed > limit.total:
-        images = -(-program.batch_size // program.shards)
+        images = -(-program.batch_size // (program.shards * program.batches))
         where = "a worker" if lazy else "this process"
         raise InputError(
             f"A step of {program.network.name} with batch_size {program.batch_size} ({images} images a shard) takes "
@@ -48,7 +48,8 @@ def predicted(program: Program, state: TrainState, workers: int, threads: int, *
     >>> predicted(program, state, 1, 1, local=True) > 2 * sum(array.nbytes for array in state.params.values())
     True
     """
-    case = Case(program.network, program.input_shape, program.batch_size, program.methods)
+    batch = program.batch_size // program.batches
+    case = Case(program.network, program.input_shape, batch, program.methods)
     weights = sum(array.nbytes for array in state.params.values())
     slots = sum(array.nbytes for array in state.slots.values()) / max(weights, 1)
     steps = trace(case, program.plan)

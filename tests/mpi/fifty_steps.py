@@ -10,7 +10,11 @@ from daskconv import plans
 
 STEPS = 50
 CASES = {
-    "cifar10_quick": (daskconv.zoo.cifar10_quick, 20, [plans.data(4), plans.hybrid(4)]),
+    "cifar10_quick": (
+        daskconv.zoo.cifar10_quick,
+        20,
+        [plans.data(4), plans.hybrid(4), plans.hybrid(4, slices=5)],
+    ),
     "norm and dropout": (
         network,
         20,
@@ -45,7 +49,8 @@ def main():
             for case, (_, _, some) in CASES.items():
                 for plan in some:
                     for transport in ("mpi", "dask"):
-                        row = {"case": case, "plan": plan.name, "synchronize": plan.synchronize}
+                        row = {"case": case, "plan": plan.name, "slices": plan.slices}
+                        row["synchronize"] = plan.synchronize
                         row |= {"transport": transport, "workers": len(workers)}
                         print(json.dumps(row | {"digest": trained(case, plan, transport)}), flush=True)
             if len(workers) == 1:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from recipes import digest, digits, trainer
 
 import daskconv
@@ -22,7 +23,21 @@ from daskconv.run.mpi import MPITransport
 from plan.drawn import images, networks, some_plans
 
 PLANS = [plans.data(4, synchronize=True), plans.model(4), plans.hybrid(4), plans.spatial(h=2, w=2)]
-IMAGES = 144
+PLANS.append(replace(plans.hybrid(4, slices=3), name="slices of two batches"))
+IMAGES, STEP = 144, 48
+
+
+def made(plan: Any, **options: Any) -> Any:
+    """Return a trainer; steps of the plan with slices take two batches."""
+    return trainer(plan=plan, accumulate=2 if plan.slices != 1 else 1, **options)
+
+
+def fit(run: Any, **options: Any) -> Any:
+    """Train to the end of an epoch, and return the trainer."""
+    x, y, _, _ = digits()
+    batch = STEP // run.accumulate
+    run.fit(x[:IMAGES], y[:IMAGES], epochs=1, batch_size=batch, progress=False, **options)
+    return run
 
 
 class Watched(MPITransport):
@@ -69,16 +84,17 @@ def drawn(client: Any) -> list[str]:
     """Train random networks under random plans, over MPI and in this process; return those whose bits differ."""
     found = []
 
-    @settings(max_examples=6, derandomize=True, database=None, deadline=None)
-    @given(networks(), some_plans())
-    def train(network: Any, plan: Any) -> None:
-        data = images(11, (8, 9, 4), "float32")
+    @settings(max_examples=8, derandomize=True, database=None, deadline=None)
+    @given(networks(), some_plans(), st.sampled_from([1, 2]))
+    def train(network: Any, plan: Any, batches: int) -> None:
+        data = images(31, (8, 9, 4), "float32")
         options = {"plan": plan, "optimizer": daskconv.SGD(0.01, momentum=0.9), "threads": 1}
+        options["accumulate"] = batches
         runs = []
         for transport in ("mpi", "local"):
             run = daskconv.Trainer(network, transport=transport, **options)
             try:
-                run.fit(data.x, data.y, batch_size=max(6, plan.layout.n), progress=False)
+                run.fit(data.x, data.y, batch_size=12, progress=False)
             except daskconv.errors.InputError:  # some part would see padding only
                 return
             runs.append(digest(run))
@@ -107,16 +123,15 @@ def main() -> None:
         while True:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             for plan in PLANS:
-                trained = trainer(plan=plan)
                 spec = Checkpoints(Path(sys.argv[1]) / f"{plan.name}-{len(workers)}", steps=2)
-                trained.fit(x[:IMAGES], y[:IMAGES], epochs=1, batch_size=48, progress=False, checkpoint=spec)
-                program = trained.program((8, 8, 1), 48)
+                trained = fit(made(plan), checkpoint=spec)
+                program = trained.program((8, 8, 1), STEP // trained.accumulate)
                 row = {
                     "plan": plan.name,
                     "workers": len(workers),
                     "digest": digest(trained),
                     "sent": sum(nbytes for _, nbytes in Watched.sent.values()),
-                    "expected": expected_bytes(program, len(workers), IMAGES // 48),
+                    "expected": expected_bytes(program, len(workers), IMAGES // STEP),
                     "held": Watched.held,
                     "accuracy": trained.evaluate(xv[:99], yv[:99])["accuracy"],
                 }

@@ -50,17 +50,15 @@ def rows(said):
 
 def test_one_to_four_workers_end_in_the_bits_of_one_process(rows):
     assert len(rows) == 4 * len(split_plans.PLANS)
-    x, y, xv, yv = recipes.digits()
+    _, _, xv, yv = recipes.digits()
     for plan in split_plans.PLANS:
-        local = recipes.trainer(plan=plan, transport="local")
-        local.fit(x[: split_plans.IMAGES], y[: split_plans.IMAGES], epochs=1, batch_size=48, progress=False)
+        local = split_plans.fit(split_plans.made(plan, transport="local"))
         mine = [row for row in rows if row["plan"] == plan.name]
         assert {row["digest"] for row in mine} == {recipes.digest(local)}, plan.name
         assert {row["accuracy"] for row in mine} == {local.evaluate(xv[:99], yv[:99])["accuracy"]}
 
 
 def test_each_worker_writes_its_pieces_and_one_process_goes_on_from_them(rows, runs):
-    x, y, _, _ = recipes.digits()
     for plan in split_plans.PLANS:
         for workers in (1, 2, 3, 4):
             path = runs / f"{plan.name}-{workers}" / "step-000000002"
@@ -74,8 +72,7 @@ def test_each_worker_writes_its_pieces_and_one_process_goes_on_from_them(rows, r
             assert len(held) == len(set(held)), "a piece is written once"
             if plan.name == "hybrid" and workers == 4:
                 assert all("params/dense1.weight" in arrays for arrays in written.values())
-            resumed = recipes.trainer(plan=plan, transport="local").resume(folder.read(path))
-            resumed.fit(x[: split_plans.IMAGES], y[: split_plans.IMAGES], batch_size=48, progress=False)
+            resumed = split_plans.fit(split_plans.made(plan, transport="local").resume(folder.read(path)))
             (expected,) = {row["digest"] for row in rows if row["plan"] == plan.name}
             assert recipes.digest(resumed) == expected
 
@@ -93,7 +90,7 @@ def test_ranks_send_what_the_plan_says(rows):
 def test_no_worker_holds_the_whole_of_what_is_split(rows):
     for row in rows:
         whole = 4 * 4 * 8 * 32
-        if row["plan"] in ("model", "hybrid", "spatial"):
+        if row["plan"] != "data":
             assert sum(row["held"]) == whole and max(row["held"]) == -(-4 // row["workers"]) * whole // 4
         else:
             assert row["held"] == [whole] * row["workers"]
@@ -109,7 +106,8 @@ def test_fifty_steps_end_in_the_same_bits_on_every_transport_and_number_of_worke
     runs = [(case, plan) for case, (_, _, some) in fifty_steps.CASES.items() for plan in some]
     assert len(rows) == 8 * len(runs)
     for case, plan in runs:
-        named = {"case": case, "plan": plan.name, "synchronize": plan.synchronize}
+        named = {"case": case, "plan": plan.name, "slices": plan.slices}
+        named["synchronize"] = plan.synchronize
         mine = [row["digest"] for row in rows if row.items() >= named.items()]
         assert len(mine) == 8 and set(mine) == {fifty_steps.trained(case, plan, "local")}, named
 

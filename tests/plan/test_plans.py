@@ -160,7 +160,13 @@ def test_what_does_not_fit_is_refused():
         plans.hybrid(4),
         optimizer=LARS(0.1),
     )
-    refused("accumulate is 2 under the plan hybrid", plans.hybrid(4), accumulate=2)
+    refused(
+        "hybrid has 5 slices but a shard has 4 images of a batch", plans.hybrid(4, slices=5), accumulate=2
+    )
+    refuse("slices is 0", plans.hybrid, 4, slices=0)
+    norm = Sequential([Conv2D(4, 3), Flatten(), Dense(8), BatchNorm(), Dense(2)])
+    refused("'batchnorm1' would take its statistics from slices", plans.hybrid(2, slices=2), norm)
+    program_of(norm, plans.hybrid(2, slices=2), IMAGE, 16, trainable=["dense*"])  # by its running statistics
     refuse("plan is {}: give a Layout for each layer", daskconv.Trainer, HEAD, plan={})
 
 

@@ -1,6 +1,8 @@
 """Split Programs: every plan's loss, gradients and weights are those of the whole network."""
 
 import queue
+import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -28,13 +30,12 @@ from daskconv import (
 )
 from daskconv.errors import InputError, WorkerError
 from daskconv.plan import tree
-from daskconv.plan.boxes import edges_of
-from daskconv.plan.describe import added_bytes, exchanged_bytes, moves_of
+from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.plans import resolve_plan
 from daskconv.plan.tasks import block_partial, evaluate_block
 from daskconv.run.exchange import Mesh, drive
-from daskconv.run.shards import Batch, Shards
+from daskconv.run.shards import Shards
 from plan.drawn import images, networks, program_of, some_plans, state_of, unsplit
 
 
@@ -46,34 +47,37 @@ def shards_of(program, state, threads=1):
 
 def gradients_of(shards, data, indices):
     """Return the summed gradients and statistics, put together, and the sums; NaN where no shard gave any."""
-    program = shards.program
-    batch = Batch(shards, data, indices, 0, training=True)
-    drive(batch.forward(), None)
-    sums = drive(shards.mesh.add_everywhere(batch.lose()), None)
-    drive(batch.backward(), None)
-    found = {name: np.full(shape, np.nan) for name, shape in program.vector_shapes.items()}
-    for (name, box), gradient in drive(shards.add_gradients(batch.grads), None).items():
+    gradients, sums = drive(shards.gradients(data, indices, 0))
+    found = {name: np.full(shape, np.nan) for name, shape in shards.program.vector_shapes.items()}
+    for (name, box), gradient in gradients.items():
         place = found[name][tuple(slice(*side) for side in box)]
         assert np.isnan(place).all(), "each piece once"
         place[...] = gradient
-    return found, sums
+    return found, drive(shards.mesh.add_everywhere(sums))
 
 
-def image_groups(plan, images):
+def image_groups(program, indices):
     """Return the groups of images that share the statistics of batch norms."""
-    if plan.synchronize:
-        return [(0, images)]
-    edges, parts = edges_of(images, plan.shards), plan.layout.n
-    each = plan.shards // parts
-    return [(edges[i * each], edges[(i + 1) * each]) for i in range(parts)]
+    plan, found = program.plan, []
+    each = plan.shards // (1 if plan.synchronize else plan.layout.n)
+    for batch in program.batches_of(indices):
+        edges, images = batch.edges, batch.of(indices)
+        found += [images[edges[i] : edges[i + each]] for i in range(0, plan.shards, each)]
+    return found
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(networks(), some_plans(), st.sampled_from([(8, 9, 4), (12, 8, 4)]), st.integers(1, 7), st.data())
-def test_every_plan_gives_the_gradients_of_the_whole_network(network, plan, shape, count, draw):
-    batch = max(count, plan.layout.n)
+@given(
+    networks(),
+    some_plans(),
+    st.sampled_from([(8, 9, 4), (12, 8, 4)]),
+    st.integers(1, 7),
+    st.sampled_from([1, 1, 2, 3]),
+    st.data(),
+)
+def test_every_plan_gives_the_gradients_of_the_whole_network(network, plan, shape, count, batches, draw):
     try:
-        program = program_of(network, plan, shape, batch)
+        program = program_of(network, plan, shape, 12, accumulate=batches)
     except InputError as error:
         # Deep networks on small images: some part of the last ones would see padding only.
         assert "see padding only" in str(error) or "kernel spans" in str(error), error
@@ -84,7 +88,7 @@ def test_every_plan_gives_the_gradients_of_the_whole_network(network, plan, shap
     if plan.layout.n > 1 and any("variance" in name for name in program.vector_shapes):
         indices = indices[: max(1, count)]
     found, sums = gradients_of(shards_of(program, state_of(network, shape, SGD(0.1))), data, indices)
-    expected, expected_sums = unsplit(network, plan, shape, data, indices, image_groups(plan, len(indices)))
+    expected, expected_sums = unsplit(network, shape, data, image_groups(program, indices))
     np.testing.assert_allclose(sums, expected_sums, rtol=1e-9)
     scale = max(np.abs(gradient).max() for name, gradient in expected.items())
     for name, gradient in expected.items():
@@ -94,34 +98,52 @@ def test_every_plan_gives_the_gradients_of_the_whole_network(network, plan, shap
 class Post:
     """Messages between threads of this process, each in the place of a worker; it counts what crosses."""
 
-    def __init__(self, workers):
-        self.boxes = {(a, b): queue.Queue() for a in range(workers) for b in range(workers)}
-        self.nbytes = self.moves = 0
+    def __init__(self):
+        self.boxes, self.lock = defaultdict(queue.Queue), threading.Lock()
+        self.nbytes = 0
 
     def of(self, rank):
-        return SimpleNamespace(swap=lambda sends=(), receives=(): self.swap(rank, sends, receives))
+        return SimpleNamespace(start=lambda exchange: Sent(self, rank, exchange))
 
-    def swap(self, rank, sends, receives):
-        self.moves += rank == 0
+    def box(self, *lane):
+        with self.lock:
+            return self.boxes[lane]
+
+
+class Sent:
+    """An exchange whose first parcels are on their way; all else is done by who waits for it."""
+
+    def __init__(self, post, rank, exchange):
+        self.post, self.rank, self.exchange = post, rank, exchange
+        self.receives = self.send()
+
+    def send(self):
+        sends, receives = next(self.exchange, ((), None))
         for other, tag, array in sends:
-            self.nbytes += array.nbytes
-            self.boxes[rank, other].put((tag, array.copy()))
-        for other, tag, buffer in receives:
-            got, array = self.boxes[other, rank].get(timeout=20)
-            assert got == tag and array.dtype == buffer.dtype
-            buffer[...] = array
+            with self.post.lock:
+                self.post.nbytes += array.nbytes
+            self.post.box(self.rank, other, tag).put(array.copy())
+        return receives
+
+    def wait(self):
+        while self.receives is not None:
+            for other, tag, buffer in self.receives:
+                array = self.post.box(other, self.rank, tag).get(timeout=20)
+                assert array.dtype == buffer.dtype and array.shape == buffer.shape
+                buffer[...] = array
+            self.receives = self.send()
 
 
 def on_workers(program, state, workers, work, threads=1):
     """Return what `work(shards)` gives on each of some workers, their pieces joined, and the bytes they sent."""
     count = program.split.shards
     owners = tree.owners(count, workers)
-    post, found = Post(workers), {}
+    post, found = Post(), {}
 
     def run(rank):
-        mesh = Mesh(owners, rank)
+        mesh = Mesh(owners, rank, post.of(rank))
         shards = Shards(program, Pieces.cut(program.split, state, mesh.mine), mesh, threads)
-        found[rank] = drive(work(shards), post.of(rank)), shards.pieces
+        found[rank] = drive(work(shards)), shards.pieces
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, range(workers)))
@@ -163,13 +185,15 @@ PLANS = [
     plans.model(4),
     plans.model(2, n=2),
     plans.hybrid(4),
+    plans.hybrid(4, slices=2),
+    plans.hybrid(4, slices="shard"),
     plans.spatial(h=2, w=2),
     plans.spatial(h=2, n=2),
     resolve_plan({"conv*": Layout(n=2, h=2), "dense1": Layout(c=4), "dense2": Layout(k=2)}, None),
 ]
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.layout}")
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.layout}-{plan.slices}")
 def test_the_bits_are_those_of_any_number_of_workers(plan):
     optimizer = SGD(0.1, momentum=0.9)
     program = program_of(NETWORK, plan, SHAPE, 6, "float32", optimizer=optimizer, clip_norm=1.0)
@@ -185,7 +209,7 @@ def test_the_bits_are_those_of_any_number_of_workers(plan):
                 assert np.array_equal(array, getattr(found, kind)[name]), (workers, name)
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.layout}")
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.layout}-{plan.slices}")
 @pytest.mark.parametrize("workers", [2, 3, 4])
 def test_workers_send_what_the_plan_says(plan, workers):
     program = program_of(NETWORK, plan, SHAPE, 7, "float32")
@@ -197,7 +221,6 @@ def test_workers_send_what_the_plan_says(plan, workers):
     )
     control = sum(len(tree.held(owners, range(4), w)) for w in range(workers)) * (workers - 1)
     assert sent.nbytes == expected + control * (3 + program.sums_size) * 8
-    assert sent.moves == moves_of(program.split, owners, program.vector_shapes)
 
 
 @pytest.mark.parametrize("plan", [plans.data(3, synchronize=True), plans.spatial(h=2, w=2)])
@@ -231,7 +254,7 @@ def test_networks_with_several_outputs_train_and_are_evaluated_without_the_auxil
         for name, gradient in whole.unflatten(part.gradient).items():
             np.testing.assert_allclose(found[name], gradient, rtol=1e-7, atol=1e-12, err_msg=name)
     expected = evaluate_block(whole, state, data, indices, 1)
-    found = drive(shards_of(program, state).evaluate(data, indices), None)
+    found = drive(shards_of(program, state).evaluate(data, indices))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -242,6 +265,6 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were():
     state = state_of(NETWORK, SHAPE, program.optimizer)
     shards = shards_of(program, state)
     with pytest.raises(WorkerError, match=r"not finite in step 1 .*the weights stay as they were"):
-        drive(shards.step(data, np.arange(6), 0, 0.1), None)
+        drive(shards.step(data, np.arange(6), 0, 0.1))
     after = joined(state, [shards.pieces])
     assert all(np.array_equal(after.params[name], array) for name, array in state.params.items())
