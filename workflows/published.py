@@ -166,7 +166,7 @@ def best(case: Case, figures: Machine, count: int, plan: str) -> tuple[Simulated
         split = mixture(case, count, parts)
         runs.append(
             (
-                simulate(price(case, split, figures, overlaps=True)),
+                simulate(price(case, split, figures)),
                 f"hybrid, dense n={count // parts}, k={parts}",
             )
         )

@@ -22,7 +22,7 @@ plan_option = click.option(
     "--plan",
     default="data",
     show_default=True,
-    help="How the work is split: data, model, hybrid, auto or n=2,h=2.",
+    help="How the work is split: data, model, hybrid or hybrid,slices=8, auto, or n=2,h=2.",
 )
 shards_option = click.option(
     "--shards", type=click.IntRange(1), help="Logical shards; not the number of workers.  [default: 4]"

@@ -66,6 +66,8 @@ class Moved:
         Bytes that the busiest shard gets, and those of all shards.
     messages : int
         That the busiest shard gets.
+    times : int
+        In how many slices it travels, one after the other, each in so many messages.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Moved:
     nbytes: float
     total: float
     messages: int
+    times: int = 1
 
 
 def needs(

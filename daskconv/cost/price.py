@@ -1,8 +1,9 @@
 """Price: what a step of a plan takes on a machine: seconds of its layers and exchanges, bytes, memory of a worker.
 
-The model is the one of the transports: buckets of gradients of a data parallel plan travel while the backward pass goes
-on; split plans add gradients after it. On a Dask cluster messages take what its connections take, and from one chain of
-steps to the next the driver fetches the state and the scheduler hands out a task a worker.
+The model is the one of the transports: buckets of gradients travel while the backward pass goes on. Whatever else
+travels is priced as if nobody computed meanwhile, slices of a hybrid plan too. On a Dask cluster messages take what its
+connections take, and from one chain of steps to the next the driver fetches the state and the scheduler hands out a
+task a worker.
 """
 
 from __future__ import annotations
@@ -105,8 +106,6 @@ class Cost:
         How many workers have how many images.
     blocks : int
         That a worker takes through the layers in a step.
-    overlaps : bool
-        Whether gradients travel while the backward pass goes on.
     """
 
     case: Case
@@ -118,7 +117,6 @@ class Cost:
     buckets: tuple[Bucket, ...]
     images: tuple[tuple[int, int], ...]
     blocks: int
-    overlaps: bool
 
     @cached_property
     def compute(self) -> float:
@@ -181,9 +179,10 @@ class Cost:
             self.case, self.plan, self._steps, self.workers, threads, local=self.transport == "local"
         )
 
-    def exchange_seconds(self, members: int, nbytes: float, messages: int) -> float:
-        """Return what an exchange takes in which each of the members gets so many bytes in so many messages."""
-        return exchange_seconds(self.machine, self.workers, members, nbytes, messages)
+    def moved_seconds(self, members: int, moved: Moved) -> float:
+        """Return what the exchange of a value takes among so many members, slice after slice."""
+        nbytes = moved.nbytes / moved.times
+        return moved.times * exchange_seconds(self.machine, self.workers, members, nbytes, moved.messages)
 
     def bucket_seconds(self, bucket: Bucket) -> float:
         """Return what adding up a bucket takes, level by level; members of the second level are on other hosts."""
@@ -205,7 +204,6 @@ def price(
     transport: str = "mpi",
     bucket: int | None = None,
     together: int = 1,
-    overlaps: bool | None = None,
 ) -> Cost:
     """Return what a step of a plan costs on a machine.
 
@@ -222,9 +220,6 @@ def price(
     together : int
         Workers that add up their gradients among themselves first, as Dask's configuration
         ``daskconv.mpi.ranks-per-host`` says; those of a host when 1.
-    overlaps : bool, optional
-        Whether gradients travel while the backward pass goes on; as daskconv's transports do it when not given, other
-        systems may.
 
     Raises
     ------
@@ -252,9 +247,7 @@ def price(
     machine, steps = machine.over(transport), trace(case, plan)
     blocks = _blocks(case, plan, workers)
     layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
-    overlaps = plan.splits_images_only and transport != "local" if overlaps is None else overlaps
-    images = _images(case.batch, workers)
-    cost = Cost(case, plan, machine, workers, transport, layers, (), images, blocks, overlaps)
+    cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers), blocks)
     return with_buckets(cost, bucket or plan.bucket_bytes, together)
 
 
@@ -265,7 +258,7 @@ def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
     if cost.plan.splits_images_only:
         found = _data_buckets(steps, cost.workers, together, bucket)
     else:
-        found = _split_buckets(steps, cost.workers, cost.overlaps)
+        found = _split_buckets(steps, cost.workers, bucket)
     return replace(cost, buckets=tuple(found))
 
 
@@ -320,15 +313,17 @@ def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) 
     return Timed(step, forward, backward, known)
 
 
-def _split_buckets(steps: Sequence[Step], workers: int, overlaps: bool) -> Iterator[Bucket]:
-    """Return a bucket for all weights that are cut into as many parts; for those of each layer where they overlap."""
-    sizes: dict[tuple[int, int], float] = {}
+def _split_buckets(steps: Sequence[Step], workers: int, bucket: int | None) -> Iterator[Bucket]:
+    """Return buckets of weights that are cut into as many parts."""
+    smallest, _ = bucket_sizes(bucket)
+    filled: dict[int, float] = {}
     for at, step in reversed(list(enumerate(steps))):
         for parts, nbytes in step.weights:
-            key = (at if overlaps else 0, parts)
-            sizes[key] = sizes.get(key, 0.0) + nbytes
-    for (at, parts), nbytes in sizes.items():
-        yield Bucket(nbytes, max(1, workers // parts), at)
+            filled[parts] = filled.get(parts, 0.0) + nbytes
+            if filled[parts] >= smallest:
+                yield Bucket(filled.pop(parts), max(1, workers // parts), at)
+    for parts, nbytes in filled.items():
+        yield Bucket(nbytes, max(1, workers // parts), 0)
 
 
 def _data_buckets(steps: Sequence[Step], workers: int, together: int, bucket: int | None) -> Iterator[Bucket]:

@@ -140,7 +140,7 @@ class _Run:
         for at, layer in reversed(list(enumerate(layers))):
             self._compute(layer.step.node.name, layer.backward, factors)
             self._move(layer.step.back)
-            while self.cost.overlaps and buckets and buckets[0].after >= at:
+            while buckets and buckets[0].after >= at:
                 self._add(buckets.pop(0))
         for bucket in buckets:
             self._add(bucket)
@@ -161,7 +161,7 @@ class _Run:
             return
         for moved in moves:
             members = min(moved.messages + 1, self.cost.workers)
-            seconds = self.cost.exchange_seconds(members, moved.nbytes, moved.messages)
+            seconds = self.cost.moved_seconds(members, moved)
             start = float(self.clocks.max())
             self.clocks = latest(self.clocks, members) + seconds
             self._note("exchange", f"{moved.kind} {moved.name}", start, start + seconds)

@@ -29,6 +29,7 @@ from daskconv.nn.network import INPUT, Network, Node
 from daskconv.plan.boxes import Box
 from daskconv.plan.fitting import fitting, required
 from daskconv.plan.plans import Plan
+from daskconv.plan.slices import count_of
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,10 @@ class Tracer:
 
     def __post_init__(self) -> None:
         self.grid = Grid(self.plan.shards, self.case.batch)
-        self.asked = self.asked or self.plan.layouts(self.case.network)
+        network = self.case.network
+        self.asked = self.asked or self.plan.layouts(network)
+        self.slices = count_of(self.plan.slices, self.plan.shards)
+        self.sliced = {node.name for node in network.nodes[self.plan.cut(network) :]}
 
     def step(self, node: Node) -> Step:
         """Add a node."""
@@ -143,15 +147,18 @@ class Tracer:
         part = _part(node.layer, shapes, out, layout, given, grid, self.plan.synchronize)
         self.values[node.name] = part.held
         moves, back = [], []
+        times = self.slices if node.name in self.sliced else 1
         for name, boxes, moved in zip(node.inputs, part.boxes, part.moved, strict=True):
             if self._fetches(name, boxes) and moved:
-                moves.append(replace(moved, name=name))
+                moves.append(replace(moved, name=name, times=times))
                 back += moves[-1:] if name in case.needed else []
         for each in part.sums:
-            moves.append(replace(each, name=node.name))
+            moves.append(replace(each, name=node.name, times=times))
             back.append(moves[-1])
         made = node.name in case.made
         kept = made * ITEM * part.images * part.share * prod(out) + sum(each.nbytes for each in moves)
+        # Two slices are there at once.
+        kept *= min(1.0, 2 / times)
         work = case.works.get(node.name)
         return Step(
             node, work, layout, part.images, part.share, tuple(moves), tuple(back), part.weights, kept
@@ -165,7 +172,7 @@ class Tracer:
             held = self.values[name]
             needed = [((shard, shard + 1), *((0, size) for size in held.shape)) for shard in grid.samples]
             moves.append(move(name, held, needed, grid))
-        found = tuple(each for each in moves if each)
+        found = tuple(replace(each, times=self.slices) for each in moves if each)
         images = -(-self.case.batch // grid.shards)
         return Step(Node("loss", last.layer), None, Layout(n=grid.shards), images, 0.0, found, found, (), 0.0)
 

@@ -11,9 +11,10 @@ import numpy as np
 from daskconv.layout import even_parts
 from daskconv.nn.network import Network, aligned
 from daskconv.plan import tree
-from daskconv.plan.boxes import edges_of, shape_of
+from daskconv.plan.boxes import Edges, edges_of, shape_of
 from daskconv.plan.exchange import Exchange
 from daskconv.plan.plans import Plan
+from daskconv.plan.slices import count_of
 from daskconv.plan.split import Split
 from daskconv.plan.splitter import split
 
@@ -77,6 +78,9 @@ def describe(plan: Plan, network: Network, input_shape: tuple[int, int, int], ba
     title = (
         f"Plan {plan.name} of {network.name}: {parts.shards} shards, batch {batch} of {tuple(input_shape)}"
     )
+    if plan.slices != 1:
+        first = network.nodes[min(plan.cut(network), len(network.nodes) - 1)].name
+        title += f", from {first} on in {count_of(plan.slices, plan.shards)} slices"
     units = "sent: MB of all shards a step, there and back; weights and values: MB of the largest shard"
     return aligned(f"{title}\n{units}", rows, right=(3, 4, 5))
 
@@ -137,12 +141,18 @@ def held_bytes(split: Split, shard: int, node: str | None = None) -> int:
 
 def value_bytes(split: Split, shard: int, position: int, edges: Sequence[int]) -> int:
     """Return the bytes of what a shard keeps of a layer for the way back: outputs, and inputs that came from others."""
-    names: set[str] = set()
-    for stage in split.stages:
-        run = stage.runs[shard]
+    whole, sliced = set[str](), set[str]()
+    for number, stage in enumerate(split.stages):
+        run, names = stage.runs[shard], whole if number < split.sliced else sliced
         for at, node in zip(run.positions, run.nodes, strict=True):
             if at == position:
                 names |= {node.name, *(name for name in node.inputs if name not in run.tails)}
+    parts = [_nbytes(split, sliced - whole, shard, part.edges) for part in split.slices_of(edges)]
+    # Two slices are there at once.
+    return _nbytes(split, whole, shard, edges) + max(map(sum, zip(parts, [*parts[1:], 0], strict=True)))
+
+
+def _nbytes(split: Split, names: Iterable[str], shard: int, edges: Edges) -> int:
     values = [split.values[name] for name in names]
     return sum(
         prod(shape_of(value.boxes[shard], edges if value.batched else None))

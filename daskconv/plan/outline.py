@@ -25,8 +25,8 @@ class Segment:
     name : str
     layers : tuple of str
         Names of the network's nodes.
-    per : {"shard", "step"}
-        Whether it runs once a shard or once a step.
+    per : {"shard", "slice", "step"}
+        Whether it runs once a shard, for each slice of a batch in each shard, or once a step.
     """
 
     name: str
@@ -78,16 +78,17 @@ def outline(program: Program) -> tuple[Segment | Sent, ...]:
 def _of_split(program: Program, split: Split) -> Iterator[Segment | Sent]:
     edges, owners = edges_of(program.batch_size, split.shards), range(split.shards)
     itemsize = np.dtype(program.dtype).itemsize
+    per = ["shard" if number < split.sliced else "slice" for number in range(len(split.stages))]
     for number, stage in enumerate(split.stages):
         for exchange in stage.exchanges:
             yield Sent(exchange.kind, exchange.value, exchange.nbytes(owners, edges, itemsize))
         if stage.runs[0].nodes:
-            yield Segment(f"forward {number}", tuple(node.name for node in stage.runs[0].nodes), "shard")
-    yield Segment("loss", split.scores, "shard")
+            yield Segment(f"forward {number}", tuple(node.name for node in stage.runs[0].nodes), per[number])
+    yield Segment("loss", split.scores, per[-1])
     for number, stage in reversed(list(enumerate(split.stages))):
         names = tuple(node.name for node in reversed(stage.runs[0].nodes) if node.name in split.needed)
         if names:
-            yield Segment(f"backward {number}", names, "shard")
+            yield Segment(f"backward {number}", names, per[number])
         for exchange in split.back[number]:
             yield Sent(
                 exchange.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -246,9 +246,11 @@ def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) ->
         plan = of_layers(plan)
     if plan == AUTO:
         return Plan(AUTO, Layout(n=1 if shards is None else check_count(shards, "shards")))
-    if isinstance(plan, str) and plan in PLANS:
-        return PLANS[plan](DEFAULT_SHARDS if shards is None else shards)
     if isinstance(plan, str):
+        name, *options = (part.strip() for part in plan.split(","))
+        if name in PLANS:
+            count = DEFAULT_SHARDS if shards is None else shards
+            return hybrid(count, slices=_slices_of(plan, options)) if options else PLANS[name](count)
         plan = _spatial_of(plan)
     if not isinstance(plan, Plan):
         raise InputError(
@@ -259,6 +261,16 @@ def resolve_plan(plan: str | Plan | Mapping[str, Layout], shards: int | None) ->
     return plan
 
 
+def _slices_of(text: str, options: Sequence[str]) -> Slices:
+    """Return the slices of a hybrid plan's text such as "hybrid, slices=8"."""
+    said = options[0].removeprefix("slices=")
+    if not text.startswith("hybrid") or len(options) > 1 or said == options[0]:
+        raise InputError(
+            f"plan is {text!r}: of the names only hybrid takes an option, as in 'hybrid, slices=8'."
+        )
+    return int(said) if said.isdigit() else said  # type: ignore[return-value]
+
+
 def _spatial_of(text: str) -> Plan:
     """Return the spatial plan of a layout's text such as "n=2, h=2"."""
     try:
@@ -267,8 +279,8 @@ def _spatial_of(text: str) -> Plan:
         parts = {}
     if not parts or not set(parts) <= set("nhw"):
         raise InputError(
-            f"plan is {text!r}: give data, model, hybrid, auto, parts of images, rows and columns such as 'n=2, h=2', "
-            "one of daskconv.plans, or a dict of layers and Layouts."
+            f"plan is {text!r}: give data, model, hybrid, auto, slices such as 'hybrid, slices=8', parts of images, "
+            "rows and columns such as 'n=2, h=2', one of daskconv.plans, or a dict of layers and Layouts."
         )
     return spatial(parts.get("h", 1), parts.get("w", 1), n=parts.get("n", 1))
 

@@ -91,6 +91,7 @@ class Program:
             f"Program of {self.network.name}: batch {self.batch_size} in {self.shards} shards, "
             f"blocks of {shard if self.whole_shards else min(self.block_images, shard)} images"
         )
+        head += f", {self.batches} batches after each other" if self.batches > 1 else ""
         head += f", tuning {self.tuning}" if self.tuning else ""
         return "\n".join([head, *map(str, outline(self)), *methods_of(self.methods)])
 

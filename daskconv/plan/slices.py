@@ -59,6 +59,11 @@ class Slice:
         return slice(*(place - self.batch[number] for place in self.ranges[number]))
 
 
+def count_of(slices: Slices, groups: int) -> int:
+    """Return how many slices a batch of so many groups has."""
+    return groups if slices == "shard" else slices
+
+
 def slices_of(edges: Edges, slices: Slices) -> list[Slice]:
     """Return the slices of a batch.
 

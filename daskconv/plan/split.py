@@ -152,11 +152,6 @@ class Split:
         """Return the slices of a batch, one after the other."""
         return slices_of(edges, self.slices)
 
-    @property
-    def slices_count(self) -> int:
-        """How many slices a batch has."""
-        return self.shards if self.slices == "shard" else self.slices
-
     @cached_property
     def sliced_nodes(self) -> frozenset[str]:
         """The nodes that a batch goes through in slices."""

@@ -17,7 +17,7 @@ from daskconv.plan import tree
 from daskconv.plan.boxes import Box, edges_of
 from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
-from daskconv.plan.slices import Slice
+from daskconv.plan.slices import Slice, count_of
 from daskconv.plan.split import Bucket, Split
 from daskconv.plan.tasks import Data, Indices, clipped, not_finite
 from daskconv.run.batch import read
@@ -98,11 +98,9 @@ class Shards:
     @cached_property
     def times(self) -> dict[str, int]:
         """In how many parts each gradient of a step comes: of each batch, and of each slice where that is sliced."""
-        sliced = self.split.sliced_nodes
-        return {
-            name: self.program.batches * (self.split.slices_count if self.split.owners[name] in sliced else 1)
-            for name in self.program.vector_shapes
-        }
+        split, batches = self.split, self.program.batches
+        slices = dict.fromkeys(split.sliced_nodes, count_of(split.slices, split.shards))
+        return {name: batches * slices.get(split.owners[name], 1) for name in self.program.vector_shapes}
 
     def _control(self, gradients: Mapping[Key, NDArray], stop: bool) -> dict[int, NDArray[np.float64]]:
         """Return by shard: squares of the gradients, each piece's once; how many are not finite; whether to stop."""

@@ -79,21 +79,7 @@ def _began(
     layers: list[dict[str, Any]] = []
     memory = 0.0
     if asked.closely:
-        # The same parts that a split program has; of a plan that splits images alone, it has none.
-        parts = program.split or split(
-            program.network,
-            program.plan,
-            program.input_shape,
-            trainable=program.trainable,
-            methods=program.methods,
-        )
-        edges, owners = edges_of(program.batch_size, parts.shards), tree.owners(parts.shards, workers)
-        rows = rows_of(parts, program.network, edges, owners, program.trainable)
-        gains = _gains(program)
-        layers = [
-            row._asdict() | {"methods": program.methods.get(row.layer, {}), "gains": gains.get(row.layer, {})}
-            for row in rows
-        ]
+        layers = _layers(program, workers)
         memory = PROCESS + predicted(program, state, workers, threads, local=transport == "local")
     steps = -(-images // program.batch_size)
     return RunBegan(
@@ -111,6 +97,27 @@ def _began(
         int(np.ceil(memory)),
         run=asked.run,
     )
+
+
+def _layers(program: Program, workers: int) -> list[dict[str, Any]]:
+    """Return what each layer holds and sends, of one batch of a step and of all."""
+    # The same parts that a split program has; of a plan that splits images alone, it has none.
+    parts = program.split or split(
+        program.network,
+        program.plan,
+        program.input_shape,
+        trainable=program.trainable,
+        methods=program.methods,
+    )
+    edges = edges_of(program.batch_size // program.batches, parts.shards)
+    owners = tree.owners(parts.shards, workers)
+    *rows, gradients = rows_of(parts, program.network, edges, owners, program.trainable)
+    rows = [*(row._replace(sent=row.sent * program.batches) for row in rows), gradients]
+    gains = _gains(program)
+    return [
+        row._asdict() | {"methods": program.methods.get(row.layer, {}), "gains": gains.get(row.layer, {})}
+        for row in rows
+    ]
 
 
 def _gains(program: Program) -> dict[str, dict[str, float]]:

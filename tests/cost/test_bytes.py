@@ -20,6 +20,7 @@ PLANS = {
     "model 2x4": plans.model(4, n=2),
     "hybrid 3": plans.hybrid(3),
     "hybrid 8": plans.hybrid(8),
+    "hybrid 3 in slices": plans.hybrid(3, slices=4),
     "spatial 2x2": plans.spatial(h=2, w=2),
     "spatial n=2, h=2": plans.spatial(h=2, n=2),
 }

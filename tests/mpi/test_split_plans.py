@@ -101,6 +101,7 @@ def test_the_failure_of_one_worker_ends_all_with_its_sentence(said):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_steps_end_in_the_same_bits_on_every_transport_and_number_of_workers(mpiexec):
     rows = lines_of(mpiexec, "fifty_steps.py", 1700)
     runs = [(case, plan) for case, (_, _, some) in fifty_steps.CASES.items() for plan in some]

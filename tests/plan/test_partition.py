@@ -30,6 +30,8 @@ def test_the_data_plan_splits_the_images():
     assert plans.data is data
     assert data(6) == Plan("data", Layout(n=6)) and data().layout.shards == DEFAULT_SHARDS
     assert resolve_plan("data", None) == data(DEFAULT_SHARDS) and resolve_plan("data", 7) == data(7)
+    assert resolve_plan("hybrid, slices=8", 2) == plans.hybrid(2, slices=8)
+    assert resolve_plan("hybrid,slices=shard", None) == plans.hybrid(DEFAULT_SHARDS, slices="shard")
     assert resolve_plan(data(3), None) == resolve_plan(data(3), 3) == data(3)
 
 
@@ -42,6 +44,9 @@ def test_shards_are_an_int_of_at_least_1(shards):
 def test_plans_that_do_not_exist_or_contradict_are_refused():
     refuse("plan is 'pipeline': give data, model, hybrid, auto", resolve_plan, "pipeline", None)
     refuse("plan is 'k=2': give data, model, hybrid, auto", resolve_plan, "k=2", None)
+    refuse("plan is 'data, slices=2': of the names only hybrid", resolve_plan, "data, slices=2", None)
+    refuse("plan is 'hybrid, k=2': of the names only hybrid", resolve_plan, "hybrid, k=2", None)
+    refuse("slices is 'many': give", resolve_plan, "hybrid, slices=many", None)
     refuse("h is 0: give an int of at least 1", resolve_plan, "h=0", None)
     refuse("plan is 3: give a name, a Plan", resolve_plan, 3, None)
     refuse("plan is {'conv1': 2}: give a Layout for each layer", resolve_plan, {"conv1": 2}, None)
