@@ -131,10 +131,12 @@ class Tracer:
 
     def __post_init__(self) -> None:
         self.grid = Grid(self.plan.shards, self.case.batch)
-        network = self.case.network
-        self.asked = self.asked or self.plan.layouts(network)
-        self.slices = count_of(self.plan.slices, self.plan.shards)
-        self.sliced = {node.name for node in network.nodes[self.plan.cut(network) :]}
+        network, plan = self.case.network, self.plan
+        self.asked = self.asked or plan.layouts(network)
+        self.slices, sliced = count_of(plan.slices, plan.shards), len(network.nodes)
+        if self.slices > 1:
+            sliced = plan.cut(network)
+        self.sliced = {node.name for node in network.nodes[sliced:]}
 
     def step(self, node: Node) -> Step:
         """Add a node."""

@@ -82,7 +82,7 @@ class Trainer:
         The largest norm of a step's mean gradient; a larger one is scaled down to it.
     accumulate : int
         Batches to one step, which uses the mean gradient of all their images. Batch norms see those of one batch, and
-        the step needs the memory of one, and of one gradient more whenever the batches double.
+        the step needs the memory of one; where only images are split, of one gradient more whenever batches double.
     average : float, optional
         Share that each step keeps of running means of the parameters, such as 0.999: :attr:`averaged_model`.
     trainable : sequence of str, optional

@@ -24,12 +24,15 @@ from daskconv import (
     plans,
     zoo,
 )
+from daskconv.cost.machine import load_machine
+from daskconv.cost.price import price
+from daskconv.cost.trace import Case
 from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.plan.plans import PLANS, resolve_plan
 from plan.drawn import program_of
 from reference import refuse
 
-IMAGE = (32, 32, 3)
+IMAGE, MACHINE = (32, 32, 3), load_machine("environment_a")
 HEAD = Sequential([Conv2D(32, 3, padding=1), ReLU(), MaxPool2D(4), Flatten(), Dense(4096), ReLU(), Dense(10)])
 
 
@@ -132,6 +135,24 @@ def test_the_table_has_a_row_for_each_layer_and_adds_up():
     split = split_of(HEAD, plans.hybrid(4))
     total = exchanged_bytes(split, range(4), 16) + added_bytes(split, range(4), split.holders)
     assert float(rows["total"][1]) == round(total / 1e6, 3)
+
+
+@pytest.mark.parametrize(("slices", "share"), [(8, 1 / 4), ("shard", 1 / 2), (2, 1)])
+def test_slices_take_the_memory_of_two_and_send_the_same(slices, share):
+    plan = plans.hybrid(4, slices=slices)
+    table = plan.describe(HEAD, IMAGE, 64)
+    assert table.splitlines()[0].endswith(f"from dense1 on in {4 if slices == 'shard' else slices} slices")
+    rows, whole = (
+        {line.split()[0]: line.split() for line in each.splitlines()[2:]}
+        for each in (table, plans.hybrid(4).describe(HEAD, IMAGE, 64))
+    )
+    for name in "dense1", "dense2":
+        assert float(rows[name][-1]) == pytest.approx(share * float(whole[name][-1]), rel=0.02)
+    assert [row[3:5] for row in rows.values()][:-1] == [row[3:5] for row in whole.values()][:-1]
+    program = program_of(HEAD, plan, IMAGE, 64)
+    assert "each slice  dense1" in str(program) and "each shard  conv1" in str(program)
+    some, all_ = (price(Case(HEAD, IMAGE, 64), each, MACHINE) for each in (plan, plans.hybrid(4)))
+    assert some.sent == all_.sent and (some.memory < all_.memory or share == 1)
 
 
 def refused(match, plan, network=HEAD, shape=IMAGE, batch=16, **options):

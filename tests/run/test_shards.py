@@ -4,6 +4,7 @@ import queue
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from daskconv import (
     Node,
     Outputs,
     ReLU,
+    Sequential,
     WeightedLosses,
     plans,
 )
@@ -207,6 +209,48 @@ def test_the_bits_are_those_of_any_number_of_workers(plan):
         for kind in "params", "slots", "statistics":
             for name, array in getattr(once, kind).items():
                 assert np.array_equal(array, getattr(found, kind)[name]), (workers, name)
+
+
+NOTES = []
+
+
+class Noted(ReLU):
+    """Notes when its gradient comes."""
+
+    def backward(self, params, saved, dy, context):
+        NOTES.append("backward")
+        return super().backward(params, saved, dy, context)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_gradients_begin_to_travel_while_the_backward_pass_goes_on(batches):
+    NOTES.clear()
+    network = Sequential([Conv2D(8, 3, padding=1), Noted(), Flatten(), Dense(5)])
+    plan = replace(plans.data(2, synchronize=True), bucket_bytes=1000)
+    program = program_of(network, plan, SHAPE, 6, accumulate=batches)
+    mesh = Mesh((0, 1), 0, SimpleNamespace(start=lambda exchange: NOTES.append("bucket")))
+    pieces = Pieces.cut(program.split, state_of(network, SHAPE, program.optimizer), mesh.mine)
+    next(Shards(program, pieces, mesh, 1).gradients(images(12, SHAPE), np.arange(12), 0))
+    # The buckets: of dense, then of its bias and conv's weight, then of conv's bias.
+    assert [*["backward"] * batches, "bucket", "bucket"] == [
+        note for i, note in enumerate(NOTES) if i != batches - 1
+    ]
+    assert NOTES[batches - 1] == "bucket"
+
+
+def test_buckets_change_no_bits():
+    found = []
+    for nbytes in None, 1000:
+        program = program_of(NETWORK, replace(plans.hybrid(4), bucket_bytes=nbytes), SHAPE, 6, "float32")
+        state, data = state_of(NETWORK, SHAPE, program.optimizer, "float32"), images(12, SHAPE, "float32")
+        found.append(
+            (
+                len(program.split.buckets(program.vector_shapes)),
+                on_workers(program, state, 3, steps(data, 2, 6))[1],
+            )
+        )
+    (few, one), (many, other) = found
+    assert many > few and all(np.array_equal(array, other.params[name]) for name, array in one.params.items())
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.layout}-{plan.slices}")
