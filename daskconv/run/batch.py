@@ -89,12 +89,8 @@ class Batch:
         values: dict[int, dict[str, Any]],
         targets: Mapping[int, Targets],
     ) -> None:
-        self.shards, self.split, self.program, self.mine = (
-            shards,
-            shards.split,
-            shards.program,
-            shards.mesh.mine,
-        )
+        self.shards, self.split, self.program = shards, shards.split, shards.program
+        self.mine = shards.mesh.mine
         self.indices, self.edges, self.epoch = indices, edges, epoch
         self.grads, self.training = grads, grads is not None
         self.values, self.targets = values, targets
