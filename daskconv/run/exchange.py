@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,16 +54,16 @@ def taking_turns(works: Iterable[Steps[Any]], most: int = 2) -> Steps[None]:
 
     The order is fixed, and in each of its stretches an earlier work is ahead of a later one.
     """
-    coming, under_way = iter(works), deque[tuple[Steps[Any], Pending | None]]()
-    while True:
-        under_way.extend((work, None) for work in islice(coming, most - len(under_way)))
-        if not under_way:
-            return
-        work, pending = under_way.popleft()
+    coming = iter(works)
+    turns = deque[tuple[Steps[Any], Pending | None]]((work, None) for work in islice(coming, most))
+    while turns:
+        work, pending = turns.popleft()
         if pending is not None:
             yield pending
-        with suppress(StopIteration):
-            under_way.append((work, next(work)))
+        for going in chain([work], coming):  # a work that ends makes room for the next
+            with suppress(StopIteration):
+                turns.append((going, next(going)))
+                break
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.plan.pieces import Pieces, joined
 from daskconv.plan.plans import resolve_plan
 from daskconv.plan.tasks import block_partial, evaluate_block
-from daskconv.run.exchange import Mesh, drive
+from daskconv.run.exchange import Mesh, drive, taking_turns
 from daskconv.run.shards import Shards
 from plan.drawn import images, networks, program_of, some_plans, state_of, unsplit
 
@@ -220,6 +220,19 @@ class Noted(ReLU):
     def backward(self, params, saved, dy, context):
         NOTES.append("backward")
         return super().backward(params, saved, dy, context)
+
+
+def test_works_take_turns_and_what_one_waits_for_travels_while_another_computes():
+    notes = []
+
+    def work(name):
+        for part in "ab":
+            notes.append(f"{name}{part}")
+            yield notes[-1]
+        notes.append(f"{name}c")
+
+    awaited = list(taking_turns(map(work, "123")))
+    assert " ".join(notes) == "1a 2a 1b 2b 1c 3a 2c 3b 3c" and awaited == ["1a", "2a", "1b", "2b", "3a", "3b"]
 
 
 @pytest.mark.parametrize("batches", [1, 2])
