@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,16 +53,17 @@ def taking_turns(works: Iterable[Steps[Any]], most: int = 2) -> Steps[None]:
 
     The order is fixed, and in each of its stretches an earlier work is ahead of a later one.
     """
-    coming = iter(works)
-    turns = deque[tuple[Steps[Any], Pending | None]]((work, None) for work in islice(coming, most))
-    while turns:
-        work, pending = turns.popleft()
-        if pending is not None:
-            yield pending
-        for going in chain([work], coming):  # a work that ends makes room for the next
+    coming, turns = iter(works), deque[tuple[Steps[Any], Pending]]()
+    while True:
+        while len(turns) < most and (work := next(coming, None)) is not None:
             with suppress(StopIteration):
-                turns.append((going, next(going)))
-                break
+                turns.append((work, next(work)))
+        if not turns:
+            return
+        work, pending = turns.popleft()
+        yield pending
+        with suppress(StopIteration):
+            turns.append((work, next(work)))
 
 
 @dataclass(frozen=True)

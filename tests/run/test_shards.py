@@ -225,12 +225,14 @@ class Noted(ReLU):
 def test_works_take_turns_and_what_one_waits_for_travels_while_another_computes():
     notes = []
 
-    def work(name):
-        for part in "ab":
+    def work(name, waits="ab"):
+        for part in waits:
             notes.append(f"{name}{part}")
             yield notes[-1]
         notes.append(f"{name}c")
 
+    assert not list(taking_turns(work(name, "") for name in "1234")) and notes == ["1c", "2c", "3c", "4c"]
+    notes.clear()
     awaited = list(taking_turns(map(work, "123")))
     assert " ".join(notes) == "1a 2a 1b 2b 1c 3a 2c 3b 3c" and awaited == ["1a", "2a", "1b", "2b", "3a", "3b"]
 
