@@ -16,6 +16,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -97,15 +98,14 @@ def main() -> None:
 
 def launched(args: argparse.Namespace) -> int:
     """Calibrate, and run this script under mpiexec with 2 workers."""
-    options = list(sys.argv[1:])
-    if args.machine is None:
-        path = Path("machine.json").absolute()
-        found = [(NETS[name][0](), NETS[name][1]) for name in args.nets]
-        calibrate(found, path, report=lambda text: print(f"calibrating: {text}", flush=True))
-        options += ["--machine", str(path)]
-    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
-    command = [beside or "mpiexec", "-n", "4", sys.executable, sys.argv[0], *options]
-    return subprocess.run(command, env=os.environ, check=False).returncode
+    with TemporaryDirectory() as folder:
+        path = args.machine or Path(folder) / "machine.json"
+        if args.machine is None:
+            found = [(NETS[name][0](), NETS[name][1]) for name in args.nets]
+            calibrate(found, path, report=lambda text: print(f"calibrating: {text}", flush=True))
+        beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
+        command = [beside or "mpiexec", "-n", "4", sys.executable, *sys.argv, "--machine", str(path)]
+        return subprocess.run(command, env=os.environ, check=False).returncode
 
 
 def measure(args: argparse.Namespace, client: Any, figures: Machine) -> list[dict[str, Any]]:
