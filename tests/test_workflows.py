@@ -33,6 +33,7 @@ OPTIONS = {
     ],
     "check_costs.py": ["--csv", "out.csv"],
     "cifar10_quick.py": ["--transport", "local", "--threads", "1", "--epochs", "1"],
+    "control_plane.py": ["--csv", "out.csv"],
     "conv_methods.py": ["--threads", "2"],
     "googlenet_layers.py": ["--threads", "2", "--csv", "out.csv"],
     "image_nets.py": ["resnet20", "--transport", "local", "--threads", "1"],

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -171,6 +172,11 @@ def write_csv(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
+
+
+def mpiexec() -> str:
+    """Return the mpiexec beside this Python, or else the one on PATH."""
+    return shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or "mpiexec"
 
 
 def pyplot() -> Any:

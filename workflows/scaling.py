@@ -12,7 +12,6 @@ hybrid parallelism.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from _measure import arguments, machine, pyplot, show, show_machine, write_json
+from _measure import arguments, machine, mpiexec, pyplot, show, show_machine, write_json
 from _simulated import shown
 from _training import opened_transport, random_images
 
@@ -125,9 +124,8 @@ def environment_a(quick: bool) -> list[dict[str, Any]]:
 
 def launched(threads: int) -> int:
     """Run this script under mpiexec, with a worker for each core."""
-    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
     ranks = str(max(2, len(cores()) // threads) + 2)
-    command = [beside or "mpiexec", "-n", ranks, sys.executable, *sys.argv]
+    command = [mpiexec(), "-n", ranks, sys.executable, *sys.argv]
     return subprocess.run(command, env=os.environ, check=False).returncode
 
 

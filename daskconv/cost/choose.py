@@ -29,7 +29,6 @@ class Candidate:
     plan: Plan
     run: Simulated | None
     bucket: int | None
-    together: int
     why: str = ""
 
     @property
@@ -126,11 +125,6 @@ class Choice:
         yield f"Seconds of layers: {best.run.cost.basis}."
         if best.bucket:
             yield f"Buckets of {best.bucket / 1e6:.0f} MB."
-        if best.together > self.machine.workers_per_host:
-            yield (
-                f"Set daskconv.mpi.ranks-per-host to {best.together}: so many add up gradients among themselves first, "
-                "in fewer messages."
-            )
 
 
 def _figures(run: Simulated | None) -> tuple[str, ...]:
@@ -214,30 +208,17 @@ def fixed_plans(case: Case, shards: int) -> list[Plan]:
 
 
 def tried(case: Case, plan: Plan, machine: Machine, workers: int, transport: str) -> Candidate:
-    """Return a plan with the bucket and the levels that suit it best; without a step where it cannot be."""
+    """Return a plan with the bucket that suits it best; without a step where it cannot be."""
     try:
         cost = price(case, plan, machine, workers, transport)
     except InputError as error:
-        return Candidate(plan, None, None, 1, str(error))
+        return Candidate(plan, None, None, str(error))
     if not plan.splits_images_only and max(layer.step.layout.n for layer in cost.layers) > case.batch:
         return Candidate(
-            plan, None, None, 1, f"splits n into more parts than a batch of {case.batch} has images"
+            plan, None, None, f"splits n into more parts than a batch of {case.batch} has images"
         )
-    options = _options(plan, machine, workers, transport)
-    costs = {option: with_buckets(cost, *option) for option in options}
-    bucket, together = min(options, key=lambda option: calm_seconds(costs[option]))
-    return Candidate(plan, simulate(costs[bucket, together]), bucket, together)
-
-
-def _options(plan: Plan, machine: Machine, workers: int, transport: str) -> list[tuple[int | None, int]]:
-    """Return the sizes of buckets, and the numbers of workers that add up first, which are tried."""
-    own = min(machine.workers_per_host, workers)
     if not plan.splits_images_only or transport == "local" or workers == 1:
-        return [(None, own)]
-    levels = [own]
-    if transport == "dask":  # whose workers of a host always add up first
-        return [(size, own) for size in _BUCKETS]
-    near = max(range(1, workers + 1), key=lambda t: (workers % t == 0, -abs(t - workers**0.5)))
-    if own == 1 and 1 < near < workers:
-        levels.append(near)
-    return [(size, together) for size in _BUCKETS for together in levels]
+        return Candidate(plan, simulate(cost), None)
+    costs = {bucket: with_buckets(cost, bucket) for bucket in _BUCKETS}
+    bucket = min(costs, key=lambda bucket: calm_seconds(costs[bucket]))
+    return Candidate(plan, simulate(costs[bucket]), bucket)

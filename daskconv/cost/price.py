@@ -20,7 +20,7 @@ from daskconv.cost.speed import seconds_of
 from daskconv.cost.trace import Case, Step, trace
 from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import images_at_once
-from daskconv.plan.buckets import WHOLE
+from daskconv.plan.allreduce import Height, heights, is_whole
 from daskconv.plan.buckets import sizes as bucket_sizes
 from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import CHAIN
@@ -57,26 +57,20 @@ class Bucket:
     together: int = 1
 
     @property
-    def levels(self) -> list[tuple[int, float]]:
-        """The members, and the bytes of what they add, at each level."""
-        if 1 < self.together < self.members:
-            return [
-                (self.together, self.nbytes),
-                (self.members // self.together, self.nbytes / self.together),
-            ]
-        return [(self.members, self.nbytes)]
+    def heights(self) -> tuple[Height, ...]:
+        """What a member sends, round by round, on the way up and back."""
+        together = self.together if self.members % self.together == 0 else 1
+        return heights(self.members, together, is_whole(self.nbytes))
 
     @property
-    def messages(self) -> int:
-        """Messages that a member sends: to each other one, there and back where they are cut into slices."""
-        return sum((members - 1) * (1 if size <= WHOLE else 2) for members, size in self.levels)
+    def messages(self) -> float:
+        """Messages that a member sends, the mean."""
+        return sum(each.messages for each in self.heights)
 
     @property
     def sent(self) -> float:
-        """Bytes that a member sends."""
-        return sum(
-            (members - 1) * size * (1 if size <= WHOLE else 2 / members) for members, size in self.levels
-        )
+        """Bytes that a member sends, the mean."""
+        return self.nbytes * sum(each.share for each in self.heights)
 
 
 @dataclass(frozen=True)
@@ -161,13 +155,19 @@ class Cost:
         machine, state = self.machine, _STATE * sum(n for layer in self.layers for _, n in layer.step.weights)
         return (machine.hop + self.workers * machine.task + state / machine.comm_bandwidth) / CHAIN
 
+    @property
+    def numbers(self) -> Bucket:
+        """The loss and its like, which all add up after everything else."""
+        together = next((bucket.together for bucket in self.buckets), 1)
+        return Bucket(_SUMS, self.workers, 0, together)
+
     @cached_property
     def sent(self) -> float:
         """Bytes that all workers send each other in a step."""
         if self.workers == 1 or self.transport == "local":
             return 0.0
         moved = sum(each.total for layer in self.layers for each in _moves(layer.step))
-        numbers = self.workers * (self.workers - 1) * _SUMS
+        numbers = self.workers * self.numbers.sent
         added = sum(bucket.sent * self.workers for bucket in self.buckets if bucket.members > 1)
         return moved + added + numbers
 
@@ -185,14 +185,18 @@ class Cost:
         return moved.times * exchange_seconds(self.machine, self.workers, members, nbytes, moved.messages)
 
     def bucket_seconds(self, bucket: Bucket) -> float:
-        """Return what adding up a bucket takes, level by level; members of the second level are on other hosts."""
+        """Return what adding up a bucket takes, round by round; members of the later ones are on other hosts."""
         here = min(self.machine.workers_per_host, self.workers)
         # Holders of the same part of a weight are as far apart as there are parts.
         seconds, apart = 0.0, max(1, self.workers // bucket.members)
-        for members, size in bucket.levels:
-            level, near = Bucket(size, members, 0), max(1, min(members, here // apart))
-            seconds += exchange_seconds(self.machine, self.workers, members, level.sent, level.messages, near)
-            apart *= members
+        rounds = bucket.heights
+        for number, (parts, messages, share) in enumerate(rounds):
+            back = number >= len(rounds) / 2 and not is_whole(bucket.nbytes)
+            apart //= parts if back else 1
+            near = max(1, min(parts, here // apart))
+            args = parts, share * bucket.nbytes, messages, near
+            seconds += exchange_seconds(self.machine, self.workers, *args)
+            apart *= 1 if back else parts
         return seconds
 
 
@@ -263,7 +267,7 @@ def with_buckets(cost: Cost, bucket: int | None, together: int = 1) -> Cost:
 
 
 def exchange_seconds(
-    machine: Machine, workers: int, members: int, nbytes: float, messages: int, near: int | None = None
+    machine: Machine, workers: int, members: int, nbytes: float, messages: float, near: int | None = None
 ) -> float:
     """Return the alpha-beta time of an exchange, of so many bytes to each member; a host's workers share its link.
 

@@ -16,15 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.cost.cuts import Moved
-from daskconv.cost.price import Cost, exchange_seconds, price
+from daskconv.cost.price import Cost, price
 from daskconv.errors import InputError, check_count
 from daskconv.plan.plans import PLANS
 
 STEPS = 10
 # Workers up to which a plan that fits is looked for.
 _MOST = 10_000
-# Bytes of the loss and its like.
-_NUMBERS = 48
 
 
 class Event(NamedTuple):
@@ -176,22 +174,13 @@ class _Run:
         """Let all hear of the loss."""
         cost = self.cost
         start = max(float(self.clocks.max()), self.network)
-        seconds = exchange_seconds(cost.machine, cost.workers, cost.workers, *_numbers(cost))
+        seconds = cost.bucket_seconds(cost.numbers)
         self.network = start + seconds
         self._note("exchange", "loss", start, self.network)
 
     def _note(self, kind: str, name: str, start: float, stop: float) -> None:
         if stop > start:
             self.events.append(Event(kind, name, start, stop))
-
-
-def _numbers(cost: Cost) -> tuple[float, int]:
-    """Return bytes and messages of the loss and its like, which go to everybody, level by level."""
-    together = next((bucket.together for bucket in cost.buckets), 1)
-    messages = cost.workers - 1
-    if 1 < together < cost.workers:
-        messages = together - 1 + cost.workers // together - 1
-    return _NUMBERS * messages, messages
 
 
 def latest(clocks: NDArray[np.float64], members: int) -> NDArray[np.float64]:

@@ -113,12 +113,13 @@ def _script(comm: Any, given: HandOver) -> Iterator[tuple[Any, str]]:
 
 
 def _wait_for_workers(client: Any, count: int) -> None:
+    from daskconv.run.losses import cluster_info
     from daskconv.run.patience import for_workers
 
     try:
         client.wait_for_workers(count, timeout=for_workers())
     except TimeoutError:
-        here = len(client.scheduler_info(n_workers=-1)["workers"])
+        here = len(cluster_info(client)["workers"])
         raise WorkerError(
             f"{here} of {count} workers came in {for_workers():g} s (daskconv.wait-workers): look whether the ranks' "
             "hosts can reach each other, or wait longer."

@@ -101,7 +101,9 @@ def job_sockets(client: Any) -> list[Listener]:
 def _known(client: Any) -> dict[tuple[str, int], str]:
     """Return what Dask's own sockets are, by host and port."""
     names = client.run(socket.gethostname) | {None: client.run_on_scheduler(socket.gethostname)}
-    info = client.scheduler_info(n_workers=-1)
+    from daskconv.run.losses import cluster_info
+
+    info = cluster_info(client)
     secured = "TLS" if info["address"].startswith("tls") else "no TLS"
     known = {(names[None], _port(info["address"])): f"Dask scheduler, {secured}"}
     if "dashboard" in info.get("services", {}):

@@ -188,13 +188,13 @@ def prepared(
     client: Any, transport: str, threads: int | None, pinned: bool, shown: Shown = SHOWN
 ) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
-    from daskconv.run.losses import wait_for_a_worker, worker_addresses
+    from daskconv.run.losses import cluster_info, wait_for_a_worker, worker_addresses
 
     wait_for_a_worker(client)
     _check_kernels(client.run(importable))
     client.run(cap_threads)
     client.run(mute)
-    info = client.scheduler_info(n_workers=-1)
+    info = cluster_info(client)
     allowed = client.run(cores_by_domain)
     workers = {
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskconv.layout import even_parts
 from daskconv.nn.network import Network, aligned
-from daskconv.plan import tree
+from daskconv.plan import allreduce
 from daskconv.plan.boxes import Edges, edges_of, shape_of
 from daskconv.plan.exchange import Exchange
 from daskconv.plan.plans import Plan
@@ -27,21 +26,11 @@ def exchanged_bytes(split: Split, owners: Sequence[int], images: int, itemsize: 
 
 def added_bytes(split: Split, owners: Sequence[int], names: Iterable[str], itemsize: int = 4) -> int:
     """Return the bytes that workers send each other to add up the gradients of weights, and batch statistics."""
-    return sum(
-        bucket_elements(owners, bucket.holders, bucket.elements) * itemsize for bucket in split.buckets(names)
-    )
-
-
-def bucket_elements(owners: Sequence[int], holders: Sequence[int], size: int) -> int:
-    """Return the elements that travel to add up vectors: slices of each worker's subtrees, then slices of the sum."""
-    workers = sorted({owners[shard] for shard in holders})
-    spans = {worker: len(tree.held(owners, holders, worker)) for worker in workers}
-    slices = {
-        worker: stop - start
-        for worker, (start, stop) in zip(workers, even_parts(size, len(workers)), strict=True)
-    }
-    scattered = sum(spans[a] * slices[b] for a in workers for b in workers if a != b)
-    return scattered + (len(workers) - 1) * sum(slices.values())
+    total = 0
+    for bucket in split.buckets(names):
+        root, size = allreduce.meetings(tuple(owners), tuple(bucket.holders)), bucket.elements
+        total += sum(sent for *_, sent in allreduce.traffic(root, size, allreduce.is_whole(size * itemsize)))
+    return total * itemsize
 
 
 class Row(NamedTuple):

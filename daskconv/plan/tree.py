@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from daskconv.layout import even_parts
@@ -59,19 +59,6 @@ def frontier(span: Span, owners: Mapping[int, int | None]) -> list[tuple[Span, i
         return [(span, owner) for owner in found]
     left, right = halves(span)
     return frontier(left, owners) + frontier(right, owners)
-
-
-def held(owners: Sequence[int], holders: Sequence[int], worker: int) -> list[Span]:
-    """Return the largest subtrees whose holders are all a worker's own.
-
-    Examples
-    --------
-    >>> held((0, 0, 1, 1), (0, 2, 3), 1)
-    [(2, 4)]
-    """
-    some = set(holders)
-    by_shard = {shard: owner if shard in some else None for shard, owner in enumerate(owners)}
-    return [span for span, owner in frontier((0, len(owners)), by_shard) if owner == worker]
 
 
 def shares(shards: int, workers: int) -> list[tuple[Span, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskconv.graph.threads import one_thread_each
-from daskconv.layout import even_parts
 from daskconv.plan import tree
+from daskconv.plan.allreduce import is_whole, meetings, rounds
 from daskconv.plan.boxes import Edges
 from daskconv.plan.exchange import Exchange, Transfer
+from daskconv.run.allreduce import all_reduce, join_into
 from daskconv.run.moves import Carrier, Move, Pending
 
 Values = Mapping[int, Mapping[str, NDArray]]
@@ -30,8 +30,8 @@ Holders = tuple[int, ...]
 
 Result = TypeVar("Result")
 
-_VALUES, _VECTORS, _BUCKETS = 1, 2, 3
-"""Tags; from the last one on each bucket of gradients has two of its own, since they are ready in any order."""
+_VALUES, _VECTORS, BUCKETS = 1, 2, 3
+"""Tags; from the last one on each bucket of gradients has one of its own, since they are ready in any order."""
 
 Steps = Generator[Pending, None, Result]
 """Work that stops wherever it needs what travels: it yields that, and goes on once all of it has come and gone."""
@@ -131,92 +131,54 @@ class Mesh:
         return received
 
     def add_everywhere(self, vectors: Vectors) -> Steps[NDArray[np.float64]]:
-        """Return the sum of small vectors of float64 over all shards, on every worker: all send all they have."""
-        shards, size = range(len(self.owners)), len(next(iter(vectors.values())))
-        subtrees = {worker: tree.held(self.owners, shards, worker) for worker in sorted(set(self.owners))}
-        own = [_add_tree(span, vectors, size, np.float64) for span in subtrees[self.rank]]
-        others = [worker for worker in subtrees if worker != self.rank]
-        theirs = {worker: [np.empty(size) for _ in subtrees[worker]] for worker in others}
-        if others:
-            sends = [(worker, _VECTORS, array) for worker in others for array in own]
-            receives = [(worker, _VECTORS, array) for worker in others for array in theirs[worker]]
-            yield self.start(iter([Move(sends, receives)]))
-        theirs[self.rank] = own
-        sums = {
-            span: a for worker in subtrees for span, a in zip(subtrees[worker], theirs[worker], strict=True)
-        }
-        return _join((0, len(self.owners)), sums, size, np.float64)
+        """Return the sum of small vectors of float64 over all shards, on every worker."""
+        shards, size = tuple(range(len(self.owners))), len(next(iter(vectors.values())))
+        own = {shard: vector.copy() for shard, vector in vectors.items()}
+        adder = Adder(self, _VECTORS, shards, size, np.float64, own)
+        if adder.travels:
+            yield self.start(adder.exchange())
+        return adder.total
 
 
 class Adder:
     """One bucket on its way to its sum over the shards that hold it, on each worker of theirs.
 
-    Each worker adds the subtrees that are its own, sends every other one its slice of them, completes the tree of its
-    own slice, and sends that to all: a reduce-scatter and an all-gather, in an order that is known.
-
     Parameters
     ----------
     mesh : Mesh
-    number : int
-        Of the bucket.
+    tag : int
     holders : tuple of int
     size : int
         Elements.
     dtype : dtype
     vectors : mapping of shard to vector
-        Those of the shards here.
+        Those of the shards here, which are used up.
+
+    Attributes
+    ----------
+    travels : bool
+        Whether other workers have a part in the sum.
+    total : array
+        The sum, once all that travels has come.
     """
 
     def __init__(
-        self, mesh: Mesh, number: int, holders: Holders, size: int, dtype: Any, vectors: Vectors
+        self, mesh: Mesh, tag: int, holders: Holders, size: int, dtype: Any, vectors: Vectors
     ) -> None:
-        self.root, self.rank, self.size, self.dtype = (0, len(mesh.owners)), mesh.rank, size, dtype
-        self.tag = _BUCKETS + 2 * number
-        workers = sorted({mesh.owners[shard] for shard in holders})
-        self.subtrees = {worker: tree.held(mesh.owners, holders, worker) for worker in workers}
-        self.own = [_add_tree(span, vectors, size, dtype) for span in self.subtrees[mesh.rank]]
-        self.others = [worker for worker in workers if worker != mesh.rank]
-        self.slices = {
-            worker: slice(*side) for worker, side in zip(workers, even_parts(size, len(workers)), strict=True)
-        }
+        self.rank, self.tag, self.root = mesh.rank, tag, meetings(mesh.owners, tuple(holders))
+        self.own = {leaf.span: _add_tree(leaf.span, vectors) for leaf in self.root.leaves_of(mesh.rank)}
+        self.travels = bool(self.root.parts)
+        self.total = np.empty(size, dtype) if self.travels else self.own[self.root.span]
 
     def exchange(self) -> Iterator[Move]:
         """Return what travels, as an exchange between the workers."""
-        yield self.scatter()
-        yield self.gather()
+        out = self.total
 
-    def scatter(self) -> Move:
-        """Return each worker's slices of the subtrees here, and where those of this worker's slice come."""
-        here = self.slices[self.rank]
-        self.theirs = {
-            worker: [np.empty(here.stop - here.start, self.dtype) for _ in self.subtrees[worker]]
-            for worker in self.others
-        }
-        sends = [(worker, self.tag, own[self.slices[worker]]) for worker in self.others for own in self.own]
-        return Move(
-            sends, [(worker, self.tag, each) for worker in self.others for each in self.theirs[worker]]
-        )
+        def buffer(_: tree.Span, size: int) -> NDArray:
+            return np.empty(size, out.dtype)
 
-    def gather(self) -> Move:
-        """Complete this worker's slice; return it for the others, and where theirs come."""
-        here = self.slices[self.rank]
-        self.theirs[self.rank] = [own[here] for own in self.own]
-        sums = {
-            span: array
-            for worker, spans in self.subtrees.items()
-            for span, array in zip(spans, self.theirs[worker], strict=True)
-        }
-        self.sum = np.empty(self.size, self.dtype)
-        self.sum[here] = _join(self.root, sums, here.stop - here.start, self.dtype)
-        sends = [(worker, self.tag + 1, self.sum[here]) for worker in self.others]
-        return Move(sends, [(worker, self.tag + 1, self.sum[self.slices[worker]]) for worker in self.others])
-
-    def total(self) -> NDArray:
-        """Return the sum."""
-        if self.others:
-            return self.sum
-        sums = dict(zip(self.subtrees[self.rank], self.own, strict=True))
-        return _join(self.root, sums, self.size, self.dtype)
+        way = rounds(self.root, self.rank, len(out), is_whole(out.nbytes))
+        return all_reduce(self.rank, way, self.own, self.tag, out, buffer)
 
 
 def _taken(exchange: Exchange, transfer: Transfer, values: Values, edges: Edges, dtype: str) -> NDArray:
@@ -226,11 +188,5 @@ def _taken(exchange: Exchange, transfer: Transfer, values: Values, edges: Edges,
     return exchange.take(transfer, value, edges)
 
 
-def _add_tree(span: tree.Span, parts: Vectors, size: int, dtype: Any) -> NDArray:
-    return _join(span, {(shard, shard + 1): part for shard, part in parts.items()}, size, dtype)
-
-
-def _join(span: tree.Span, sums: Mapping[tree.Span, NDArray], size: int, dtype: Any) -> NDArray:
-    """Return the sum of a subtree; shards of which nothing is known add nothing."""
-    total = tree.fold(span, sums.get, operator.add)
-    return np.zeros(size, dtype) if total is None else total
+def _add_tree(span: tree.Span, vectors: Vectors) -> NDArray:
+    return join_into(span, {(shard, shard + 1): vector for shard, vector in vectors.items()})

@@ -16,7 +16,7 @@ from daskconv.plan.boxes import shape_of
 from daskconv.plan.pieces import Key
 from daskconv.plan.split import Bucket
 from daskconv.plan.tasks import Places
-from daskconv.run.exchange import Adder, Steps
+from daskconv.run.exchange import BUCKETS, Adder, Steps
 from daskconv.run.moves import Pending
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ class Gradients:
     def _start(self, number: int) -> None:
         bucket = self.buckets[number]
         vectors = {shard: own[number] for shard, own in self._vectors.items() if number in own}
-        adder = Adder(self.mesh, number, bucket.holders, bucket.elements, self.program.dtype, vectors)
+        adder = Adder(
+            self.mesh, BUCKETS + number, bucket.holders, bucket.elements, self.program.dtype, vectors
+        )
         self._adders[number] = adder
-        if adder.others:
+        if adder.travels:
             self._pending[number] = self.mesh.start(adder.exchange())
 
     def sums(self) -> Steps[dict[Key, NDArray]]:
@@ -95,7 +97,7 @@ class Gradients:
         for number, bucket in self.buckets.items():
             if number in self._pending:
                 yield self._pending[number]
-            found |= views(bucket, self._adders[number].total())
+            found |= views(bucket, self._adders[number].total)
         return found
 
 

@@ -91,10 +91,20 @@ def check_scheduler(client: Client) -> None:
         )
 
 
+def cluster_info(client: Client) -> dict[str, Any]:
+    """Return what the scheduler says of itself and of all workers.
+
+    ``Client.scheduler_info`` may return an answer without workers: every 2 s the client puts one where that looks.
+    """
+    if client.scheduler is None:
+        raise OSError("the client is closed")
+    return client.sync(client.scheduler.identity, n_workers=-1)
+
+
 def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
     """Return the addresses of a client's workers, in the order of their names."""
     try:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = cluster_info(client)["workers"]
     except (OSError, TimeoutError, CancelledError, RuntimeError) as error:
         raise WorkerError(
             f"The scheduler does not answer ({sentence_of(error)}): start the cluster again, and go on from the last "

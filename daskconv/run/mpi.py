@@ -43,9 +43,8 @@ class MPITransport(Gang):
         super().__init__(program, data, client, threads)
         self._position = state.position
         ranks = worker_ranks(client)
-        workers = sorted(ranks, key=ranks.__getitem__)
-        if program.split is not None:
-            workers = workers[: program.shards]
+        # A worker without shards would have no part in the steps.
+        workers = sorted(ranks, key=ranks.__getitem__)[: program.shards]
         check_alike(client, workers)
         world = MPIWorld(tuple(ranks[worker] for worker in workers))
         self.gather_in(workers, world, options_of(threads, len(workers), asked), state)

@@ -10,8 +10,9 @@ from daskconv import plans
 from daskconv.cost.machine import load_machine
 from daskconv.cost.price import price
 from daskconv.cost.trace import Case, trace
+from daskconv.plan import buckets
+from daskconv.plan.allreduce import meetings, traffic
 from daskconv.plan.boxes import edges_of
-from daskconv.plan.buckets import buckets, traffic
 from daskconv.plan.describe import added_bytes, exchanged_bytes
 
 PLANS = {
@@ -42,7 +43,7 @@ def test_bytes_and_layouts_of_split_plans(name: str, plan: str) -> None:
     assert got == pytest.approx(want, rel=0.01)
     added = added_bytes(split, owners, program.vector_shapes)
     cost = price(case, PLANS[plan], load_machine("environment_a"))
-    numbers = split.shards * (split.shards - 1) * 48
+    numbers = 48 * sum(1 for _ in traffic(meetings(tuple(owners)), 1, whole=True))
     assert cost.sent == pytest.approx(want + added + numbers, rel=0.01)
 
 
@@ -53,7 +54,7 @@ def test_bytes_and_layouts_of_split_plans(name: str, plan: str) -> None:
 def test_bytes_of_data_plans(name: str, shards: int, workers: int, hosts: list[int]) -> None:
     shape, net = (NETS[name], NETS[name], 3), daskconv.zoo.build(name, 10)
     program = daskconv.Trainer(net, shards=shards).program(shape, 16)
-    want = sum(nbytes for _, nbytes in traffic(program, hosts).values())
+    want = sum(nbytes for _, nbytes in buckets.traffic(program, hosts).values())
     together = hosts.count(0) if len(set(hosts)) > 1 else 1
     cost = price(
         Case(net, shape, 16), plans.data(shards), load_machine("environment_a"), workers, together=together
@@ -89,7 +90,7 @@ def test_buckets_are_those_of_the_program(name: str, most: int | None) -> None:
     plan = replace(plans.data(2), bucket_bytes=most)
     program = daskconv.Trainer(net, plan=plan).program(shape, 8)
     assert program.split is None
-    want = [4 * (stop - start) for start, stop in buckets(program)]
+    want = [4 * (stop - start) for start, stop in buckets.buckets(program)]
     got = [
         bucket.nbytes for bucket in price(Case(net, shape, 8), plan, load_machine("environment_a")).buckets
     ]

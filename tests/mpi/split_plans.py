@@ -16,6 +16,7 @@ from recipes import digest, digits, trainer
 import daskconv
 from daskconv import Checkpoints, Conv2D, Dense, Flatten, Layer, Sequential, plans
 from daskconv.plan import tree
+from daskconv.plan.allreduce import meetings, traffic
 from daskconv.plan.boxes import shape_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes
 from daskconv.run import select
@@ -110,7 +111,7 @@ def expected_bytes(program: Any, workers: int, steps: int) -> int:
     step = exchanged_bytes(split, owners, program.batch_size) + added_bytes(
         split, owners, program.vector_shapes
     )
-    control = sum(len(tree.held(owners, range(4), w)) for w in range(workers)) * (workers - 1)
+    control = sum(1 for _ in traffic(meetings(owners), 1, whole=True))
     return steps * (step + control * (3 + program.sums_size) * 8)
 
 
