@@ -34,6 +34,10 @@ QUICK = {"dask": (12,), "mpi": (6,)}
 # What is timed is one task a worker: at most as many steps as the dask transport gives it.
 STEPS, ROUNDS, SECONDS = 50, 10, 30.0
 TOGETHER = 25
+# Hundreds of workers start at once on a few cores: nobody is given up for being late.
+OPTIONS = {f"DASK_DISTRIBUTED__COMM__TIMEOUTS__{name}": "300s" for name in ("CONNECT", "TCP")}
+# Each worker's profiler looks at all threads of its process, 100 times a second.
+OPTIONS["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
 
 
 def parse() -> argparse.Namespace:
@@ -94,7 +98,8 @@ def fresh(args: argparse.Namespace, name: str, size: int) -> dict[str, Any]:
     command += ["--together", str(args.together)] + ["--quick"] * args.quick
     if name == "mpi":
         command = [mpiexec(), "-n", str(size + 2), *command]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    options: dict[str, Any] = {"capture_output": True, "text": True, "env": os.environ | OPTIONS}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **options)
     if done.returncode:
         raise SystemExit(f"{size} workers of {name} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -115,7 +120,7 @@ def dask_cluster(size: int, together: int) -> Iterator[Any]:
             own = [sys.executable, __file__, "--serve", file, "--size", count]
             started.append(subprocess.Popen(own, stderr=subprocess.DEVNULL, cwd=folder))
         try:
-            with Client(scheduler_file=file, timeout=60) as client:
+            with Client(scheduler_file=file, timeout=300) as client:
                 client.wait_for_workers(size, timeout=600)
                 with daskconv.start(threads=1, dashboard=False):
                     yield client
