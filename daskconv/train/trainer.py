@@ -22,6 +22,7 @@ from daskconv.plan.partition import Chosen, partition
 from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
+from daskconv.run.alike import check_versions
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.watch import asked_now
 from daskconv.train import checks
@@ -336,7 +337,8 @@ class Trainer:
     def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
         """Go on from a file that :meth:`save` wrote, or from the newest checkpoint in a folder that verifies.
 
-        The next ``fit`` has to have the same options and data.
+        The next ``fit`` has to have the same options and data. A warning names what was written by another version of
+        daskconv, NumPy, or whatever else bits depend on.
 
         Parameters
         ----------
@@ -349,6 +351,7 @@ class Trainer:
                 f"The checkpoint holds {checkpoint.model.network.name} with other layers than "
                 f"{self.network.name}: give the network it was trained with."
             )
+        check_versions(checkpoint.versions)
         self._model, self._state, self._shown = checkpoint.model, checkpoint.state, True
         self.preprocess, self.class_names = checkpoint.model.preprocess, checkpoint.model.class_names
         self.position, self._options = checkpoint.state.position, checkpoint.options

@@ -47,11 +47,15 @@ def leave():
 
 
 class Killer:
-    """Ends a worker in some way now and then, in a thread beside the training, for so many times."""
+    """Ends a worker in some way now and then, in a thread beside the training, for so many times.
+
+    It is a callback of that training, too: where three die before a step is done, training gives up and says so, which
+    another test is for. So of two ends only the second may follow on the first before training has come further.
+    """
 
     def __init__(self, client, times, pause, ways=("SIGKILL",), seed=0):
         self.client, self.times, self.pause, self.ways = client, times, pause, ways
-        self.draw, self.done, self.end = random.Random(seed), [], threading.Event()
+        self.draw, self.done, self.epochs, self.end = random.Random(seed), [], 0, threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
@@ -62,14 +66,29 @@ class Killer:
         self.end.set()
         self.thread.join(timeout=60)
 
+    def __call__(self, trainer, logs):
+        self.epochs += 1
+        if len(self.done) >= self.times:
+            trainer.stop()
+
     def run(self):
-        while len(self.done) < self.times and not self.end.wait(self.draw.uniform(0.5, 1.5) * self.pause):
+        while len(self.done) < self.times:
+            if len(self.done) % 2 == 0:
+                self.wait_for_epochs(2)
+            if self.end.wait(self.draw.uniform(0.5, 1.5) * self.pause):
+                break
             way = self.draw.choice(self.ways)
             try:
                 getattr(self, way)()
             except (OSError, KeyError, IndexError, TimeoutError):
                 continue  # it was gone already
             self.done.append(way)
+
+    def wait_for_epochs(self, count):
+        """Wait until so many have ended: a first one may have been all but over."""
+        until = self.epochs + count
+        while self.epochs < until and not self.end.wait(0.1):
+            pass
 
     def one(self):
         """A worker, once all four are there: a Nanny gives up on one that dies while it starts."""
@@ -98,13 +117,8 @@ def disturbed(client, times, pause, **options):
     """Train until workers were ended so many times, each time with all of them there."""
     x, y, _, _ = recipes.digits()
     trained = recipes.trainer(transport="dask", client=client)
-
-    def stop(trainer, logs):
-        if len(killer.done) >= times:
-            trainer.stop()
-
     with Killer(client, times, pause, **options) as killer:
-        trained.fit(x, y, epochs=100000, batch_size=20, progress=False, callbacks=[stop])
+        trained.fit(x, y, epochs=100000, batch_size=20, progress=False, callbacks=[killer])
     return trained, killer
 
 
@@ -327,9 +341,13 @@ def test_ten_minutes_of_lost_workers(tmp_path):
         trained = recipes.trainer(transport="dask", client=client)
         with Killer(client, 1000, 15.0, ways=("SIGKILL", "exit", "graceful")) as killer:
             while time.monotonic() < end:
-                epochs = trained.position.epoch + 20
                 trained.fit(
-                    x, y, epochs=epochs, progress=False, checkpoint=Checkpoints(tmp_path, steps=100, keep=2)
+                    x,
+                    y,
+                    epochs=trained.position.epoch + 20,
+                    progress=False,
+                    callbacks=[killer],
+                    checkpoint=Checkpoints(tmp_path, steps=100, keep=2),
                 )
                 memory.append(client.run_on_scheduler(scheduler_memory))
         assert len(killer.done) >= (600 / 15) * 0.5 or "DASKCONV_SOAK" in os.environ
