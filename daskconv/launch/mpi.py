@@ -14,6 +14,7 @@ from typing import Any
 
 from daskconv.errors import DaskconvError, InputError, Interrupted, WorkerError
 from daskconv.launch.handover import SCRIPT, HandOver, hand_over
+from daskconv.run.present import scheduler_info
 
 # Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
 _GRACE, _PATIENCE = 10.0, 60.0
@@ -118,7 +119,7 @@ def _wait_for_workers(client: Any, count: int) -> None:
     try:
         client.wait_for_workers(count, timeout=for_workers())
     except TimeoutError:
-        here = len(client.scheduler_info(n_workers=-1)["workers"])
+        here = len(scheduler_info(client)["workers"])
         raise WorkerError(
             f"{here} of {count} workers came in {for_workers():g} s (daskconv.wait-workers): look whether the ranks' "
             "hosts can reach each other, or wait longer."

@@ -19,6 +19,7 @@ from daskconv.launch.quiet import mute, quiet_shutdown
 from daskconv.launch.scratch import scratch_folder
 from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
+from daskconv.run.present import scheduler_info
 from daskconv.run.select import active_client, check_transport
 
 _OPEN = ", NO TLS: whoever reaches its ports can run code as you"
@@ -194,7 +195,7 @@ def prepared(
     _check_kernels(client.run(importable))
     client.run(cap_threads)
     client.run(mute)
-    info = client.scheduler_info(n_workers=-1)
+    info = scheduler_info(client)
     allowed = client.run(cores_by_domain)
     workers = {
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}

@@ -14,6 +14,7 @@ from daskconv.graph.threads import available_threads
 from daskconv.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, MaxPool2D, Outputs, ReLU
 from daskconv.nn.layers.base import Shape
 from daskconv.nn.network import INPUT, Network
+from daskconv.run.present import scheduler_info
 
 # A process with the library, its compiled kernels and their scratch buffers.
 PROCESS = 400_000_000
@@ -140,7 +141,7 @@ def _workers() -> list[dict[str, Any]]:
         client = Client.current(allow_global=True)
     except ValueError:
         return []
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+    return list(scheduler_info(client)["workers"].values())
 
 
 def in_words(size: float) -> str:

@@ -19,6 +19,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import TrainState
 from daskconv.plan.tune import gains_of
+from daskconv.run.present import scheduler_info
 from daskconv.run.select import worker_threads
 from daskconv.run.watch import Asked, numbers
 from daskconv.scene.memory import PROCESS
@@ -75,7 +76,7 @@ def _began(
         threads = threads or available_threads()
     else:
         threads = threads or worker_threads(client)
-        workers = min(len(client.scheduler_info(n_workers=-1)["workers"]), program.shards)
+        workers = min(len(scheduler_info(client)["workers"]), program.shards)
     layers: list[dict[str, Any]] = []
     memory = 0.0
     if asked.closely:

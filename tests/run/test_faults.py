@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster
 import daskconv
 from daskconv import Checkpoints, Dense, Flatten, Layer, Sequential, events
 from daskconv.errors import WorkerError
+from daskconv.run.losses import worker_addresses
 from daskconv.train.checkpoints import folder
 from daskconv.train.files import load_checkpoint
 
@@ -39,6 +40,16 @@ def client(cluster):
     with Client(cluster) as client:
         client.wait_for_workers(4, timeout=60)
         yield client
+
+
+def test_workers_are_there_whatever_else_a_client_asks(cluster):
+    """Dask's client asks every 2 s what its scheduler is, without its workers, and keeps that in the same place."""
+    with (
+        dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(4, timeout=60)
+        assert {len(worker_addresses(client)) for _ in range(300)} == {4}
 
 
 def leave():
@@ -93,14 +104,14 @@ class Killer:
     def one(self):
         """A worker, once all four are there: a Nanny gives up on one that dies while it starts."""
         for look in range(1, 10_000):
-            if len(self.client.scheduler_info(n_workers=-1)["workers"]) >= 4:
+            if len(worker_addresses(self.client, none_is_fine=True)) >= 4:
                 break
             if look % 100 == 0:
                 self.client.cluster.scale(4)  # a worker for a Nanny that gave up
             if self.end.wait(0.1):
                 raise KeyError
         self.end.wait(1.0)
-        return self.draw.choice(sorted(self.client.scheduler_info(n_workers=-1)["workers"]))
+        return self.draw.choice(sorted(worker_addresses(self.client, none_is_fine=True)))
 
     def SIGKILL(self):
         worker = self.one()
