@@ -25,6 +25,7 @@ from daskconv.plan.tasks import Position, TrainState
 from daskconv.run.alike import check_versions
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.watch import asked_now
+from daskconv.scene.memory import memory_limit
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.automatic import planned
@@ -257,9 +258,10 @@ class Trainer:
         spec = resolve_checkpoints(checkpoint)
         keeper = None if spec is None else Keeper(spec, self.steps)
         self._begin(program, x)
-        check_memory(program, self._require_state(), name != "local", self.threads)
+        left = check_memory(program, self._require_state(), name != "local", self.threads)
         for item in data.values():
             item.normalize = self._require_model().preprocess
+            item.images.keep_at_most(left // len(data))
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
         asked, state = asked_now(), self._require_state()
@@ -291,6 +293,7 @@ class Trainer:
         data = {"evaluate": checked_data(network, loss, x, y, "x", metrics=self.metrics)}
         data["evaluate"].normalize = model.preprocess
         name, client = select(self.transport, self.client)
+        data["evaluate"].images.keep_at_most(memory_limit(name != "local").total // 2)
         state = TrainState(model.params, {}, statistics=model.state)
         transport = open_transport(name, client, program, state, data, self.threads)
         try:

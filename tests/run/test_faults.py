@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,41 @@ def test_a_step_that_hangs_ends_at_its_deadline(client):
     ):
         ends(client, image, "hang")
     assert time.monotonic() - started < 25
+
+
+def test_a_single_worker_that_hangs_is_named():
+    image = next(image for image in range(1000) if place_of(image)[0] == 1)
+    with one_worker() as client, pytest.raises(WorkerError, match=r"r tcp://\S+ has got no further in 3 s"):
+        ends(client, image, "hang")
+
+
+def hold_memory(dask_worker):
+    """Hold so much that Dask pauses this worker, and not so much that it ends it."""
+    global held
+    limit = dask_worker.memory_manager.memory_limit
+    held = b"x" * int(0.87 * limit - dask_worker.monitor.proc.memory_info().rss)
+
+
+def test_a_paused_worker_is_named_with_its_memory():
+    with one_worker(memory_limit=1_200_000_000) as client:
+        client.run(hold_memory)
+        with pytest.raises(
+            WorkerError,
+            match=r"taken no task in 3 s .*: Dask has paused it, since it holds .* of its 1,144 MiB",
+        ):
+            ends(client, -1, "hang")
+
+
+@contextmanager
+def one_worker(**options):
+    """A client of a single worker, which has 3 s for whatever it does."""
+    options |= {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with (
+        dask.config.set({"daskconv.deadline": 3, "daskconv.wait-workers": 3}),
+        LocalCluster(**options) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def test_the_last_worker_dies_and_none_returns(tmp_path):

@@ -26,7 +26,7 @@ def test_four_times_the_memory_trains_and_predicts_below_the_limit(tmp_path):
     images = 4 * LIMIT // (192 * 192 * 3) // 64 * 64
     group = zarr.open_group(str(tmp_path / "d.zarr"), mode="w")
     x = group.create_array(
-        "x_train", shape=(images, 192, 192, 3), chunks=(64, 192, 192, 3), dtype="uint8", compressors=None
+        "x_train", shape=(images, 192, 192, 3), chunks=(16, 192, 192, 3), dtype="uint8", compressors=None
     )
     block = np.random.default_rng(0).integers(1, 256, (64, 192, 192, 3), dtype=np.uint8)
     for start in range(0, images, 64):
