@@ -163,9 +163,11 @@ class DaskTransport(Gang):
         return keeping_on(act, self._place, self._lost_shards, self._losses, self.client)
 
     def _lost_shards(self) -> list[int]:
-        """Return the shards of workers that are gone."""
+        """Return the shards of workers that are gone; none where no worker was given any yet."""
+        if not self.workers:
+            return []
         present = worker_addresses(self.client, none_is_fine=True)
-        owners = tree.owners(self.program.shards, max(len(self.workers), 1))
+        owners = tree.owners(self.program.shards, len(self.workers))
         return [shard for shard, owner in enumerate(owners) if self.workers[owner] not in present]
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:

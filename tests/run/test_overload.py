@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 
@@ -61,8 +62,11 @@ def test_200_workers_and_200_steps_leave_the_scheduler_as_it_was():
     from distributed import Client, LocalCluster
 
     x, y = np.zeros((200 * 200, 2, 2, 1), np.float32), np.arange(200 * 200) % 2
+    # One process holds them all: each would take what that holds for its own, and Dask would pause it.
+    options = {"processes": False, "memory_limit": None, "dashboard_address": ":0"}
     with (
-        LocalCluster(n_workers=200, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # 100 looks a second of each
+        LocalCluster(n_workers=200, threads_per_worker=1, **options) as cluster,
         Client(cluster) as client,
     ):
         client.wait_for_workers(200)
