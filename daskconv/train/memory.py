@@ -39,7 +39,7 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
             f"about {in_words(needed)} and {where} has {in_words(limit.total)}: give a smaller batch_size, more "
             "shards, fewer threads, or split images or layers with plans.spatial, plans.hybrid."
         )
-    return limit.total - needed
+    return int(limit.total - needed)
 
 
 def predicted(program: Program, state: TrainState, workers: int, threads: int, *, local: bool) -> float:

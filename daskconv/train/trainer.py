@@ -261,7 +261,8 @@ class Trainer:
         left = check_memory(program, self._require_state(), name != "local", self.threads)
         for item in data.values():
             item.normalize = self._require_model().preprocess
-            item.images.keep_at_most(left // len(data))
+            # Half: what a step takes is an estimate, and a process that compiles its kernels takes more.
+            item.images.keep_at_most(left // (2 * len(data)))
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
         asked, state = asked_now(), self._require_state()
