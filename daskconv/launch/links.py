@@ -20,6 +20,7 @@ from daskconv.plan.tasks import CHAIN
 from daskconv.run.dask import beside_others
 from daskconv.run.patience import deadline
 from daskconv.run.peers import DaskWorld, MPIWorld, World
+from daskconv.run.present import scheduler_info
 
 _SMALL, _LARGE, _MANY = 8, 16_000_000, 64
 _ROUNDS, _STEPS, _TASKS = 15, 100, 400
@@ -40,7 +41,7 @@ def measure_mpi() -> dict[str, float]:
 def measure_dask() -> dict[str, float]:
     """Return the same of Dask's connections, the scheduler's seconds a task, and the driver's between two chains."""
     with start("dask", workers=2, threads=1) as client:
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        workers = sorted(scheduler_info(client)["workers"])
         client.gather(client.map(_nothing, range(50), pure=False))
         started = perf_counter()
         client.gather(client.map(_nothing, range(_TASKS), pure=False))

@@ -14,6 +14,7 @@ from typing import Any
 
 from daskconv.errors import DaskconvError, InputError, Interrupted, WorkerError
 from daskconv.launch.handover import SCRIPT, HandOver, hand_over
+from daskconv.run.present import scheduler_info
 
 # Seconds that ranks get to end by themselves, before the job is aborted: after a failure, and after success.
 _GRACE, _PATIENCE = 10.0, 60.0
@@ -113,13 +114,12 @@ def _script(comm: Any, given: HandOver) -> Iterator[tuple[Any, str]]:
 
 
 def _wait_for_workers(client: Any, count: int) -> None:
-    from daskconv.run.losses import cluster_info
     from daskconv.run.patience import for_workers
 
     try:
         client.wait_for_workers(count, timeout=for_workers())
     except TimeoutError:
-        here = len(cluster_info(client)["workers"])
+        here = len(scheduler_info(client)["workers"])
         raise WorkerError(
             f"{here} of {count} workers came in {for_workers():g} s (daskconv.wait-workers): look whether the ranks' "
             "hosts can reach each other, or wait longer."

@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass, replace
 from typing import Any
 
+from daskconv.run.present import scheduler_info
+
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 _LAUNCHERS = ("mpiexec", "mpirun", "hydra", "orted", "prted", "prterun", "srun", "slurmstepd")
 _ROW = "{:<16} {:>8} {:<22} {:<12} {}"
@@ -101,9 +103,7 @@ def job_sockets(client: Any) -> list[Listener]:
 def _known(client: Any) -> dict[tuple[str, int], str]:
     """Return what Dask's own sockets are, by host and port."""
     names = client.run(socket.gethostname) | {None: client.run_on_scheduler(socket.gethostname)}
-    from daskconv.run.losses import cluster_info
-
-    info = cluster_info(client)
+    info = scheduler_info(client)
     secured = "TLS" if info["address"].startswith("tls") else "no TLS"
     known = {(names[None], _port(info["address"])): f"Dask scheduler, {secured}"}
     if "dashboard" in info.get("services", {}):

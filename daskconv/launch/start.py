@@ -19,6 +19,7 @@ from daskconv.launch.quiet import mute, quiet_shutdown
 from daskconv.launch.scratch import scratch_folder
 from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
+from daskconv.run.present import scheduler_info
 from daskconv.run.select import active_client, check_transport
 
 _OPEN = ", NO TLS: whoever reaches its ports can run code as you"
@@ -188,13 +189,13 @@ def prepared(
     client: Any, transport: str, threads: int | None, pinned: bool, shown: Shown = SHOWN
 ) -> Iterator[Any]:
     """Cap and pin the client's workers, print the one line, and yield the client."""
-    from daskconv.run.losses import cluster_info, wait_for_a_worker, worker_addresses
+    from daskconv.run.losses import wait_for_a_worker, worker_addresses
 
     wait_for_a_worker(client)
     _check_kernels(client.run(importable))
     client.run(cap_threads)
     client.run(mute)
-    info = cluster_info(client)
+    info = scheduler_info(client)
     allowed = client.run(cores_by_domain)
     workers = {
         address: {"host": info["workers"][address]["host"], "cores": allowed[address]}

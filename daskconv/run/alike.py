@@ -1,4 +1,7 @@
-"""Are the workers alike? What bits depend on has to be the same on all of them, and on the driver."""
+"""Are the workers alike? What bits depend on has to be the same on all of them, and on the driver.
+
+And it has to be what it was, where training goes on from a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,28 @@ from daskconv.kernels.jit import importable
 _PACKAGES = ("daskconv", "numpy", "numba", "llvmlite", "numexpr")
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that bits depend on, of this process."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {name: _version(name) for name in _PACKAGES} | {"python": python}
+
+
 def facts() -> dict[str, str]:
     """Return what bits depend on in this process; "compiled" is whether its kernels are."""
-    found = {name: _version(name) for name in _PACKAGES}
-    python = ".".join(platform.python_version_tuple()[:2])
-    return found | {"python": python, "processor": processor_name(), "compiled": str(importable())}
+    return versions() | {"processor": processor_name(), "compiled": str(importable())}
+
+
+def check_versions(began: Mapping[str, str]) -> None:
+    """Warn where training goes on with other versions than wrote its checkpoint."""
+    now = versions()
+    other = [f"{name} {was} (now {now[name]})" for name, was in began.items() if now.get(name, was) != was]
+    if other:
+        warnings.warn(
+            f"The checkpoint was written with {', '.join(other)}: training goes on from it, but its bits may differ "
+            "from those of training that never stopped.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def check_alike(client: Any, workers: list[str]) -> None:

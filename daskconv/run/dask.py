@@ -30,7 +30,8 @@ from daskconv.run.gang import Gang, failure_of
 from daskconv.run.losses import Losses, Lost, keeping_on, placing, run_on, spread, worker_addresses
 from daskconv.run.patience import deadline
 from daskconv.run.peers import DaskWorld
-from daskconv.run.rank import Options
+from daskconv.run.pulse import Pulses, wait_for_memory
+from daskconv.run.rank import Options, pulse_of
 from daskconv.run.transport import begin
 from daskconv.run.watch import NOBODY, Asked
 
@@ -61,13 +62,14 @@ class DaskTransport(Gang):
         self._computed: dict[str, set[int]] = {}
         self._read: dict[str, InputRead] = {}
         self._present, self._next_look = list[str](), 0.0
-        self._losses = Losses()
+        self._losses, self._pulses = Losses(), Pulses(client, pulse_of, deadline())
         self._keeping_on(self._place_if_changed)
 
     def _place(self) -> None:
         """Begin anew, from the driver's copy, on the workers that are there now."""
         self._leave()
         self._present = worker_addresses(self.client)
+        wait_for_memory(self.client, self._present)
         check_alike(self.client, self._present)
         # A worker without shards would have no part in the steps.
         workers = self._present[: self.program.shards]
@@ -137,6 +139,7 @@ class DaskTransport(Gang):
         if monotonic() > self._next_look:
             self._next_look = monotonic() + _LOOK
             self._check_present()
+            self._pulses.look(self.run, self.workers)
         return super().done(futures) or any(
             future.status in ("error", "cancelled", "lost") for future in futures
         )
@@ -160,9 +163,11 @@ class DaskTransport(Gang):
         return keeping_on(act, self._place, self._lost_shards, self._losses, self.client)
 
     def _lost_shards(self) -> list[int]:
-        """Return the shards of workers that are gone."""
+        """Return the shards of workers that are gone; none where no worker was given any yet."""
+        if not self.workers:
+            return []
         present = worker_addresses(self.client, none_is_fine=True)
-        owners = tree.owners(self.program.shards, max(len(self.workers), 1))
+        owners = tree.owners(self.program.shards, len(self.workers))
         return [shard for shard, owner in enumerate(owners) if self.workers[owner] not in present]
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:

@@ -112,10 +112,13 @@ def stretches(work: Steps[Result], watch: Watch) -> Steps[Result]:
         yield pending
 
 
-def evaluation(shards: Shards, data: Data) -> Steps[NDArray[np.float64]]:
-    """Return the sums over a data set, taken through the shards in batches."""
+def evaluation(
+    shards: Shards, data: Data, beat: Callable[[], None] = lambda: None
+) -> Steps[NDArray[np.float64]]:
+    """Return the sums over a data set, taken through the shards in batches; ``beat`` hears of each."""
     program = shards.program
     total, size = np.zeros(program.sums_size), program.batch_size // program.batches
     for start in range(0, len(data), size):
         total += yield from shards.evaluate(data, np.arange(start, min(start + size, len(data))))
+        beat()
     return total

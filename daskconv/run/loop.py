@@ -79,17 +79,28 @@ def subtree_sums(
 
 
 def evaluate_blocks(
-    program: Program, state: TrainState, data: Data, blocks: list[Indices], threads: int
+    program: Program,
+    state: TrainState,
+    data: Data,
+    blocks: list[Indices],
+    threads: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
-    """Return the sums of each block (blocks, sums)."""
+    """Return the sums of each block (blocks, sums); ``beat`` hears of each."""
     if not blocks:
         return np.zeros((0, program.sums_size))
     with one_thread_each(), closing(blocks_ahead(data, blocks, threads)) as ahead:
         graph = {
-            ("evaluate", i): Task(("evaluate", i), evaluate_block, program, state, ahead, block, threads)
+            ("evaluate", i): Task(("evaluate", i), _evaluated, beat, program, state, ahead, block, threads)
             for i, block in enumerate(blocks)
         }
         return np.stack(execute(graph, list(graph), threads))
+
+
+def _evaluated(beat: Callable[[], None], *args: Any) -> NDArray[np.float64]:
+    sums = evaluate_block(*args)
+    beat()
+    return sums
 
 
 def add_in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from distributed.comm import CommClosedError
 from daskconv.errors import WorkerError, sentence_of
 from daskconv.plan.tasks import CHAIN, Position
 from daskconv.run.patience import for_workers
+from daskconv.run.present import scheduler_info
 
 # Losses, without a step in between, that are made up for: of the same shards, and of any.
 _SAME, _ANY = 3, 6
@@ -91,20 +92,10 @@ def check_scheduler(client: Client) -> None:
         )
 
 
-def cluster_info(client: Client) -> dict[str, Any]:
-    """Return what the scheduler says of itself and of all workers.
-
-    ``Client.scheduler_info`` may return an answer without workers: every 2 s the client puts one where that looks.
-    """
-    if client.scheduler is None:
-        raise OSError("the client is closed")
-    return client.sync(client.scheduler.identity, n_workers=-1)
-
-
 def worker_addresses(client: Client, none_is_fine: bool = False) -> list[str]:
     """Return the addresses of a client's workers, in the order of their names."""
     try:
-        workers = cluster_info(client)["workers"]
+        workers = scheduler_info(client)["workers"]
     except (OSError, TimeoutError, CancelledError, RuntimeError) as error:
         raise WorkerError(
             f"The scheduler does not answer ({sentence_of(error)}): start the cluster again, and go on from the last "

@@ -62,19 +62,20 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 
     def done(position: Position, steps: int) -> None:
         member.stepped = True
+        member.beat()
         if member.peers.rank == 0:
             watch.done(position, steps)
 
     data, stopped = member.data["train"], member.stop.is_set
-    with member.connected() as shards:
+    with member.working(), member.connected() as shards:
         return drive(epoch_steps(shards, data, epoch, stopped, done, watch, until))
 
 
 def evaluate(run: str, data: str) -> NDArray[np.float64]:
     """Return the sums over a data set, together with all other workers."""
     member: Member = rank_of(run)
-    with member.connected() as shards:
-        return drive(evaluation(shards, member.data[data]))
+    with member.working(), member.connected() as shards:
+        return drive(evaluation(shards, member.data[data], member.beat))
 
 
 def pieces_of(run: str) -> Pieces:

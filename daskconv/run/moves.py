@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -49,11 +50,10 @@ class Pending:
         """Wait until the exchange has ended; raise WorkerError where a worker failed."""
         self.awaited = True
         self.carrier.look_soon()
-        started = time.monotonic()
-        if not self._ended.wait(self.carrier.patience):
-            self.carrier.give_up()
-            self._ended.wait()
-        self.carrier.traffic.seconds += time.monotonic() - started
+        with self.carrier.traffic.waited():
+            if not self._ended.wait(self.carrier.patience):
+                self.carrier.give_up()
+                self._ended.wait()
         if self.carrier.failure is not None:
             raise self.carrier.failure
 
@@ -66,11 +66,32 @@ class Pending:
 
 @dataclass
 class Traffic:
-    """What a worker has sent, messages and bytes to each other one, and the seconds in which it waited for others."""
+    """What a worker has sent, messages and bytes to each other one, and how it waited for others.
+
+    Attributes
+    ----------
+    messages, nbytes : Counter
+        By the other worker.
+    seconds : float
+        In which it waited.
+    waiting : bool
+        Whether it does now.
+    """
 
     messages: Counter[int] = field(default_factory=Counter)
     nbytes: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
+    waiting: bool = False
+
+    @contextmanager
+    def waited(self) -> Iterator[None]:
+        """Count the seconds while the context is open."""
+        started, self.waiting = time.monotonic(), True
+        try:
+            yield
+        finally:
+            self.waiting = False
+            self.seconds += time.monotonic() - started
 
     def add(self, worker: int, nbytes: int) -> None:
         """Count one message."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from daskconv.run.forward import sender, worker_name
 from daskconv.run.losses import Lost
 from daskconv.run.moves import Carrier, Traffic
 from daskconv.run.peers import Peers
+from daskconv.run.pulse import Pulse
 from daskconv.run.watch import NOBODY, Asked, Watch
 
 
@@ -55,6 +57,23 @@ class Rank:
     stop: threading.Event = field(default_factory=threading.Event, kw_only=True)
     stepped: bool = field(default=False, kw_only=True)
     traffic: Traffic = field(default_factory=Traffic, kw_only=True)
+    beats: int = field(default=0, kw_only=True)
+    tasks: int = field(default=0, kw_only=True)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Tell that a task works, while the context is open."""
+        self.tasks += 1
+        self.beat()
+        try:
+            yield
+        finally:
+            self.tasks -= 1
+            self.beat()
+
+    def beat(self) -> None:
+        """Tell that a task got further."""
+        self.beats += 1
 
     def watch(self, program: Program, run: str, share: float) -> Watch:
         """Return what tells of this worker's steps, its share of all images."""
@@ -105,6 +124,12 @@ def traffic_of(run: str) -> dict[int, tuple[int, int]]:
 def waited(run: str) -> float:
     """Return the seconds in which this worker waited for others."""
     return rank_of(run).traffic.seconds
+
+
+def pulse_of(run: str, dask_worker: Any) -> Pulse | None:
+    """Return how far this worker is; None where it has no part in the run."""
+    rank = _ranks.get((run, dask_worker.address))
+    return Pulse(rank.beats, bool(rank.tasks) and not rank.traffic.waiting) if rank else None
 
 
 def request_stop(run: str, dask_worker: Any) -> None:

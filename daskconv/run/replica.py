@@ -57,10 +57,11 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 
     def keep(state: TrainState, steps: int) -> None:
         replica.state, replica.stepped = state, True
+        replica.beat()
         if replica.peers.rank == 0:
             watch.done(state.position, steps)
 
-    with replica.messages() as messages:
+    with replica.working(), replica.messages() as messages:
 
         def compute(program: Program, state: TrainState, data: Data, indices: Indices, epoch: int) -> None:
             reduction.compute(state, data, indices, epoch, messages)
@@ -77,9 +78,15 @@ def run_epoch(run: str, epoch: int, until: int | None) -> Position:
 def evaluate(run: str, data: str, blocks: list) -> NDArray[np.float64]:
     """Return the sums of some blocks of a data set."""
     replica: Replica = rank_of(run)
-    return evaluate_blocks(
-        replica.program, replica.state, replica.data[data], blocks, replica.options.threads
-    )
+    with replica.working():
+        return evaluate_blocks(
+            replica.program,
+            replica.state,
+            replica.data[data],
+            blocks,
+            replica.options.threads,
+            replica.beat,
+        )
 
 
 def state_of(run: str) -> TrainState:

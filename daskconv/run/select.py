@@ -12,8 +12,8 @@ from daskconv.plan.tasks import Data, TrainState
 from daskconv.run.launcher import launcher_ranks
 from daskconv.run.local import LocalTransport
 from daskconv.run.local_shards import LocalShards
-from daskconv.run.losses import cluster_info
 from daskconv.run.mpi import MPITransport
+from daskconv.run.present import scheduler_info
 from daskconv.run.transport import Transport
 from daskconv.run.watch import NOBODY, Asked
 
@@ -78,7 +78,7 @@ def worker_threads(client: Any) -> int:
     threads = dask.config.get("daskconv.threads")
     if threads:
         return check_threads(threads)
-    workers = cluster_info(client)["workers"].values()
+    workers = scheduler_info(client)["workers"].values()
     return min((worker["nthreads"] for worker in workers), default=1)
 
 

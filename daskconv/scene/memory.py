@@ -14,7 +14,7 @@ from daskconv.graph.threads import available_threads
 from daskconv.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, MaxPool2D, Outputs, ReLU
 from daskconv.nn.layers.base import Shape
 from daskconv.nn.network import INPUT, Network
-from daskconv.run.losses import cluster_info
+from daskconv.run.present import scheduler_info
 
 # A process with the library, its compiled kernels and their scratch buffers.
 PROCESS = 400_000_000
@@ -118,14 +118,17 @@ def memory_limit(lazy: bool) -> Limit:
 
     if not lazy:
         return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), 1, available_threads(), "in this process")
-    workers = _workers()
+    there = _workers()
+    workers = list(there.values())
     if not workers:
         tasks = dask.config.get("num_workers", None) or CPU_COUNT
         return Limit(max(0, int(MEMORY_LIMIT * _SHARE - PROCESS)), tasks, 1, "a thread", tasks)
     hosts = Counter(worker["host"] for worker in workers)
+    # Those of a LocalCluster with processes=False are one process.
+    sharing = {address: len(workers) if address.startswith("inproc") else 1 for address in there}
     room = min(
-        (worker["memory_limit"] or MEMORY_LIMIT / hosts[worker["host"]]) * _SHARE - PROCESS
-        for worker in workers
+        (worker["memory_limit"] or MEMORY_LIMIT / hosts[worker["host"]]) * _SHARE - PROCESS / sharing[address]
+        for address, worker in there.items()
     )
     tasks = max(worker["nthreads"] for worker in workers)
     configured = dask.config.get("daskconv.threads") or tasks
@@ -134,14 +137,14 @@ def memory_limit(lazy: bool) -> Limit:
     return Limit(max(0, int(room)), tasks, each, whose, sum(worker["nthreads"] for worker in workers))
 
 
-def _workers() -> list[dict[str, Any]]:
+def _workers() -> dict[str, dict[str, Any]]:
     from distributed import Client
 
     try:
         client = Client.current(allow_global=True)
     except ValueError:
-        return []
-    return list(cluster_info(client)["workers"].values())
+        return {}
+    return scheduler_info(client)["workers"]
 
 
 def in_words(size: float) -> str:

@@ -8,7 +8,7 @@ from daskconv.cost.choose import choose_plan
 from daskconv.cost.here import this_machine
 from daskconv.cost.trace import Case
 from daskconv.plan.plans import AUTO, DEFAULT_SHARDS, Plan, data
-from daskconv.run.losses import cluster_info
+from daskconv.run.present import scheduler_info
 from daskconv.run.select import select
 
 if TYPE_CHECKING:
@@ -44,4 +44,4 @@ def _chosen(trainer: Trainer, shards: int, input_shape: tuple[int, int, int], ba
 
 def count_workers(client: Any) -> int:
     """Return how many workers a client has."""
-    return len(cluster_info(client)["workers"])
+    return len(scheduler_info(client)["workers"])

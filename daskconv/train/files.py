@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ from daskconv.nn.network import Network, Node
 from daskconv.nn.specs import from_plain, kinds_of, to_plain
 from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import Position, TrainState
+from daskconv.run.alike import versions
 from daskconv.train.augment import Augmentation
 from daskconv.train.durable import write_whole
 from daskconv.train.model import Model
@@ -46,12 +47,15 @@ class Checkpoint:
         The logs of the finished epochs.
     options : dict
         What has to stay as it was for the same bits: optimizer, loss, batch size, seed, shards, methods ...
+    versions : dict of str
+        Of whatever else the bits depend on, where it was written.
     """
 
     model: Model
     state: TrainState
     history: list[dict[str, Any]]
     options: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=versions)
 
 
 def write_model(path: Path_, model: Model) -> None:
@@ -81,7 +85,11 @@ def header_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "history": to_plain(checkpoint.history),
         "options": to_plain(checkpoint.options),
     }
-    return {"model": _model_header(checkpoint.model), "training": training}
+    return {
+        "model": _model_header(checkpoint.model),
+        "training": training,
+        "versions": checkpoint.versions,
+    }
 
 
 def load(path: Path_) -> Model:
@@ -126,8 +134,10 @@ def checkpoint_of(path: Path_, arrays: dict[str, NDArray], header: dict[str, Any
         position = Position(training["epoch"], training["step"], sums)
         slots = _section(arrays, "slots")
         state = TrainState(dict(model.params), slots, position, training["steps"], dict(model.state))
-        return Checkpoint(model, state, training["history"], from_plain_options(training["options"]))
-    except (KeyError, TypeError) as error:
+        options = from_plain_options(training["options"])
+        written_by = {name: str(version) for name, version in header.get("versions", {}).items()}
+        return Checkpoint(model, state, training["history"], options, written_by)
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no complete checkpoint ({error!r}): use an earlier one.") from None
 
 

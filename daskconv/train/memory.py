@@ -10,8 +10,8 @@ from daskconv.plan.tasks import TrainState
 from daskconv.scene.memory import in_words, memory_limit
 
 
-def check_memory(program: Program, state: TrainState, lazy: bool, threads: int | None) -> None:
-    """Raise InputError where a step cannot fit into the memory of a worker, or of this process.
+def check_memory(program: Program, state: TrainState, lazy: bool, threads: int | None) -> int:
+    """Return the bytes that a step leaves of the memory of a worker, or of this process.
 
     Parameters
     ----------
@@ -22,6 +22,11 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
         Whether workers will do the work; else it is this process.
     threads : int, optional
         Of each.
+
+    Raises
+    ------
+    InputError
+        Where a step cannot fit.
     """
     limit = memory_limit(lazy)
     workers = min(program.shards, limit.at_once // limit.tasks) if lazy else 1
@@ -34,6 +39,7 @@ def check_memory(program: Program, state: TrainState, lazy: bool, threads: int |
             f"about {in_words(needed)} and {where} has {in_words(limit.total)}: give a smaller batch_size, more "
             "shards, fewer threads, or split images or layers with plans.spatial, plans.hybrid."
         )
+    return int(limit.total - needed)
 
 
 def predicted(program: Program, state: TrainState, workers: int, threads: int, *, local: bool) -> float:

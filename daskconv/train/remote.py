@@ -81,6 +81,10 @@ class OnCluster(Images):
         self.count.add(len(block), block.nbytes)
         return block
 
+    def keep_at_most(self, nbytes: int) -> None:
+        """Keep no more bytes of chunks, but for the newest one."""
+        self.cache.nbytes = min(self.cache.nbytes, nbytes)
+
 
 def on_cluster(x: Any) -> bool:
     """Return whether a Dask array is made of futures, which no task may wait for."""

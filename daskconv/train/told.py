@@ -19,7 +19,7 @@ from daskconv.plan.program import Program
 from daskconv.plan.splitter import split
 from daskconv.plan.tasks import TrainState
 from daskconv.plan.tune import gains_of
-from daskconv.run.losses import cluster_info
+from daskconv.run.present import scheduler_info
 from daskconv.run.select import worker_threads
 from daskconv.run.watch import Asked, numbers
 from daskconv.scene.memory import PROCESS
@@ -76,8 +76,9 @@ def _began(
         threads = threads or available_threads()
     else:
         threads = threads or worker_threads(client)
-        workers = min(len(cluster_info(client)["workers"]), program.shards)
-    layers, memory = list[dict[str, Any]](), 0.0
+        workers = min(len(scheduler_info(client)["workers"]), program.shards)
+    layers: list[dict[str, Any]] = []
+    memory = 0.0
     if asked.closely:
         layers = _layers(program, workers)
         memory = PROCESS + predicted(program, state, workers, threads, local=transport == "local")

@@ -22,8 +22,10 @@ from daskconv.plan.partition import Chosen, partition
 from daskconv.plan.plans import Plan, resolve_plan
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Position, TrainState
+from daskconv.run.alike import check_versions
 from daskconv.run.select import check_transport, open_transport, select
 from daskconv.run.watch import asked_now
+from daskconv.scene.memory import memory_limit
 from daskconv.train import checks
 from daskconv.train.augment import Augmentation, resolve_augmentations
 from daskconv.train.automatic import planned
@@ -256,9 +258,11 @@ class Trainer:
         spec = resolve_checkpoints(checkpoint)
         keeper = None if spec is None else Keeper(spec, self.steps)
         self._begin(program, x)
-        check_memory(program, self._require_state(), name != "local", self.threads)
+        left = check_memory(program, self._require_state(), name != "local", self.threads)
         for item in data.values():
             item.normalize = self._require_model().preprocess
+            # Half: what a step takes is an estimate, and a process that compiles its kernels takes more.
+            item.images.keep_at_most(left // (2 * len(data)))
         self._stop = StopRequest()
         shown = progress_for(epochs, program, progress)
         asked, state = asked_now(), self._require_state()
@@ -290,6 +294,7 @@ class Trainer:
         data = {"evaluate": checked_data(network, loss, x, y, "x", metrics=self.metrics)}
         data["evaluate"].normalize = model.preprocess
         name, client = select(self.transport, self.client)
+        data["evaluate"].images.keep_at_most(memory_limit(name != "local").total // 2)
         state = TrainState(model.params, {}, statistics=model.state)
         transport = open_transport(name, client, program, state, data, self.threads)
         try:
@@ -336,7 +341,8 @@ class Trainer:
     def resume(self, checkpoint: str | PathLike[str] | Checkpoint) -> Trainer:
         """Go on from a file that :meth:`save` wrote, or from the newest checkpoint in a folder that verifies.
 
-        The next ``fit`` has to have the same options and data.
+        The next ``fit`` has to have the same options and data. A warning names what was written by another version of
+        daskconv, NumPy, or whatever else bits depend on.
 
         Parameters
         ----------
@@ -349,6 +355,7 @@ class Trainer:
                 f"The checkpoint holds {checkpoint.model.network.name} with other layers than "
                 f"{self.network.name}: give the network it was trained with."
             )
+        check_versions(checkpoint.versions)
         self._model, self._state, self._shown = checkpoint.model, checkpoint.state, True
         self.preprocess, self.class_names = checkpoint.model.preprocess, checkpoint.model.class_names
         self.position, self._options = checkpoint.state.position, checkpoint.options

@@ -150,7 +150,7 @@ def test_scratch_folders_are_this_users_alone(job):
 
 
 def test_the_page_opens_with_the_printed_address_and_its_own_origin_alone(job):
-    port, token = re.search(r"page: http://127.0.0.1:(\d+)/daskconv\?token=(\S+)", job.job.line).groups()
+    port, token = re.search(r"page: http://127.0.0.1:(\d+)/daskconv\?token=([^\s,]+)", job.job.line).groups()
     place, known = ("127.0.0.1", int(port)), f"Authorization: Bearer {token}"
     assert http(*place, f"/status?token={token}") == 302
     assert http(*place, "/status?token=wrong") == http(*place, "/daskconv") == 403

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from distributed import Client, LocalCluster
 import daskconv
 from daskconv import Checkpoints, Dense, Flatten, Layer, Sequential, events
 from daskconv.errors import WorkerError
+from daskconv.run.losses import worker_addresses
 from daskconv.train.checkpoints import folder
 from daskconv.train.files import load_checkpoint
 
@@ -41,17 +43,31 @@ def client(cluster):
         yield client
 
 
+def test_workers_are_there_whatever_else_a_client_asks(cluster):
+    """Dask's client asks every 2 s what its scheduler is, without its workers, and keeps that in the same place."""
+    with (
+        dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(4, timeout=60)
+        assert {len(worker_addresses(client)) for _ in range(300)} == {4}
+
+
 def leave():
     """End this process in a moment, without a word."""
     threading.Timer(0.05, os._exit, (3,)).start()
 
 
 class Killer:
-    """Ends a worker in some way now and then, in a thread beside the training, for so many times."""
+    """Ends a worker in some way now and then, in a thread beside the training, for so many times.
+
+    It is a callback of that training, too: where three die before a step is done, training gives up and says so, which
+    another test is for. So of two ends only the second may follow on the first before training has come further.
+    """
 
     def __init__(self, client, times, pause, ways=("SIGKILL",), seed=0):
         self.client, self.times, self.pause, self.ways = client, times, pause, ways
-        self.draw, self.done, self.end = random.Random(seed), [], threading.Event()
+        self.draw, self.done, self.epochs, self.end = random.Random(seed), [], 0, threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
@@ -62,8 +78,17 @@ class Killer:
         self.end.set()
         self.thread.join(timeout=60)
 
+    def __call__(self, trainer, logs):
+        self.epochs += 1
+        if len(self.done) >= self.times:
+            trainer.stop()
+
     def run(self):
-        while len(self.done) < self.times and not self.end.wait(self.draw.uniform(0.5, 1.5) * self.pause):
+        while len(self.done) < self.times:
+            if len(self.done) % 2 == 0:
+                self.wait_for_epochs(2)
+            if self.end.wait(self.draw.uniform(0.5, 1.5) * self.pause):
+                break
             way = self.draw.choice(self.ways)
             try:
                 getattr(self, way)()
@@ -71,17 +96,23 @@ class Killer:
                 continue  # it was gone already
             self.done.append(way)
 
+    def wait_for_epochs(self, count):
+        """Wait until so many have ended: a first one may have been all but over."""
+        until = self.epochs + count
+        while self.epochs < until and not self.end.wait(0.1):
+            pass
+
     def one(self):
         """A worker, once all four are there: a Nanny gives up on one that dies while it starts."""
         for look in range(1, 10_000):
-            if len(self.client.scheduler_info(n_workers=-1)["workers"]) >= 4:
+            if len(worker_addresses(self.client, none_is_fine=True)) >= 4:
                 break
             if look % 100 == 0:
                 self.client.cluster.scale(4)  # a worker for a Nanny that gave up
             if self.end.wait(0.1):
                 raise KeyError
         self.end.wait(1.0)
-        return self.draw.choice(sorted(self.client.scheduler_info(n_workers=-1)["workers"]))
+        return self.draw.choice(sorted(worker_addresses(self.client, none_is_fine=True)))
 
     def SIGKILL(self):
         worker = self.one()
@@ -98,13 +129,8 @@ def disturbed(client, times, pause, **options):
     """Train until workers were ended so many times, each time with all of them there."""
     x, y, _, _ = recipes.digits()
     trained = recipes.trainer(transport="dask", client=client)
-
-    def stop(trainer, logs):
-        if len(killer.done) >= times:
-            trainer.stop()
-
     with Killer(client, times, pause, **options) as killer:
-        trained.fit(x, y, epochs=100000, batch_size=20, progress=False, callbacks=[stop])
+        trained.fit(x, y, epochs=100000, batch_size=20, progress=False, callbacks=[killer])
     return trained, killer
 
 
@@ -203,6 +229,41 @@ def test_a_step_that_hangs_ends_at_its_deadline(client):
     ):
         ends(client, image, "hang")
     assert time.monotonic() - started < 25
+
+
+def test_a_single_worker_that_hangs_is_named():
+    image = next(image for image in range(1000) if place_of(image)[0] == 1)
+    with one_worker() as client, pytest.raises(WorkerError, match=r"r tcp://\S+ has got no further in 3 s"):
+        ends(client, image, "hang")
+
+
+def hold_memory(dask_worker):
+    """Hold so much that Dask pauses this worker, and not so much that it ends it."""
+    global held
+    limit = dask_worker.memory_manager.memory_limit
+    held = b"x" * int(0.87 * limit - dask_worker.monitor.proc.memory_info().rss)
+
+
+def test_a_paused_worker_is_named_with_its_memory():
+    with one_worker(memory_limit=1_200_000_000) as client:
+        client.run(hold_memory)
+        with pytest.raises(
+            WorkerError,
+            match=r"taken no task in 3 s .*: Dask has paused it, since it holds .* of its 1,144 MiB",
+        ):
+            ends(client, -1, "hang")
+
+
+@contextmanager
+def one_worker(**options):
+    """A client of a single worker, which has 3 s for whatever it does."""
+    options |= {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with (
+        dask.config.set({"daskconv.deadline": 3, "daskconv.wait-workers": 3}),
+        LocalCluster(**options) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def test_the_last_worker_dies_and_none_returns(tmp_path):
@@ -327,9 +388,13 @@ def test_ten_minutes_of_lost_workers(tmp_path):
         trained = recipes.trainer(transport="dask", client=client)
         with Killer(client, 1000, 15.0, ways=("SIGKILL", "exit", "graceful")) as killer:
             while time.monotonic() < end:
-                epochs = trained.position.epoch + 20
                 trained.fit(
-                    x, y, epochs=epochs, progress=False, checkpoint=Checkpoints(tmp_path, steps=100, keep=2)
+                    x,
+                    y,
+                    epochs=trained.position.epoch + 20,
+                    progress=False,
+                    callbacks=[killer],
+                    checkpoint=Checkpoints(tmp_path, steps=100, keep=2),
                 )
                 memory.append(client.run_on_scheduler(scheduler_memory))
         assert len(killer.done) >= (600 / 15) * 0.5 or "DASKCONV_SOAK" in os.environ

@@ -1,6 +1,8 @@
 """Training that stops and goes on reaches the same bits as training that does not."""
 
-from dataclasses import dataclass
+import re
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import pytest
 import daskconv
 from daskconv import SGD, CosineRate, Optimizer, Schedule, SoftmaxCrossEntropy, events
 from daskconv.errors import DataError
-from daskconv.train.files import load_checkpoint
+from daskconv.run.alike import versions
+from daskconv.train.files import load_checkpoint, write_checkpoint
 from train.small import STEPS, TINY, X, Y, bits, figures, fit, refuse, trainer
 
 EPOCHS = 3
@@ -211,3 +214,22 @@ def test_a_history_with_a_matrix_is_saved(tmp_path):
 
 def test_tiny_has_random_numbers_that_depend_on_the_epoch():
     assert any("Dropout" in str(node.layer) for node in TINY.nodes)
+
+
+def test_other_versions_than_the_checkpoints_are_warned_of_once(tmp_path, one_epoch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(one_epoch)
+        # What says nothing of them is gone on with, too.
+        run(replace(load_checkpoint(one_epoch), versions={}))
+    other = replace(load_checkpoint(one_epoch), versions=versions() | {"numpy": "1.0"})
+    write_checkpoint(tmp_path / "f", other)
+    with pytest.warns(RuntimeWarning) as caught:
+        resumed = run(tmp_path / "f")
+    sentence = (
+        rf"The checkpoint was written with numpy 1.0 \(now {np.__version__}\): training goes on from it, but"
+    )
+    assert len(caught) == 1 and re.match(sentence, str(caught[0].message))
+    # What goes on is written by these versions.
+    train(resumed).save(tmp_path / "g")
+    assert load_checkpoint(tmp_path / "g").versions == versions()

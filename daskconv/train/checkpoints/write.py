@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from daskconv.train.checkpoints.manifest import FORMAT
 from daskconv.train.checkpoints.shard import shapes_of, whole_pieces, write_shard
 from daskconv.train.files import Checkpoint, arrays_of, header_of
 
-_PACKAGES = ("daskconv", "numpy", "dask", "distributed", "numba")
 _OWN = "shard-00000.safetensors"
 _LOOK = 0.05  # seconds between two questions whether workers are done
 
@@ -71,7 +68,7 @@ def _finish(
 ) -> None:
     """Add the manifest to the files, and give the checkpoint its name."""
     name = folder.name_of(checkpoint.state.steps)
-    contents: dict[str, Any] = {"format": FORMAT, "name": name, "versions": versions()}
+    contents: dict[str, Any] = {"format": FORMAT, "name": name}
     contents["figures"] = {key: value for key, value in figures.items() if isinstance(value, int | float)}
     try:
         contents["files"] = files()
@@ -97,12 +94,3 @@ def _check_whole(contents: dict[str, Any]) -> None:
 def _cannot(path: Path, error: BaseException) -> DataError:
     why = getattr(error, "strerror", None) or sentence_of(error)
     return DataError(f"The checkpoint {path} cannot be written: {why}.")
-
-
-def versions() -> dict[str, str]:
-    """Return what the bits of training depend on beside its options."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        **{name: version(name) for name in _PACKAGES},
-    }
