@@ -131,6 +131,7 @@ def row(
     transport: str,
     workers: int,
 ) -> dict[str, Any]:
+    print(f"timing: {name}, batch {batch}, {plan}, {transport}, {workers} workers", flush=True)
     network, shape = NETS[name][0](), NETS[name][1]
     predicted = simulate(price(Case(network, shape, batch), PLANS[plan], figures, workers, transport))
     x, y = random_images(batch * args.steps, shape, 10)
@@ -165,6 +166,7 @@ def row(
 
 def choice(args: argparse.Namespace, client: Any, figures: Machine, name: str) -> dict[str, Any]:
     """Return what steps of the plan that is chosen take beside those of fixed plans, in turns."""
+    print(f"timing: {name}, plan auto beside fixed plans", flush=True)
     network, shape, (batch, *_) = NETS[name][0](), *NETS[name][1:]
     chosen = choose_plan(Case(network, shape, batch), figures, 2, "mpi").best
     x, y = random_images(batch * args.steps, shape, 10)

@@ -244,6 +244,7 @@ class Network:
         """
         values: dict[str, Any] = {INPUT: x}
         run = self._run(x.shape[1:], methods)
+        del x
         saved = passes.forward(
             run, passes.by_node(params), passes.by_node(context.statistics), values, context, keep
         )

@@ -129,8 +129,11 @@ def _run_batch(
     out: NDArray,
     threads: int = 1,
 ) -> None:
-    images = _images(part, n, [(rows.cuts[i], columns.cuts[j]) for i, j in tiles])
-    maps = runner.ready[images.shape[1:]].run(images, threads)
+    cuts = [(rows.cuts[i], columns.cuts[j]) for i, j in tiles]
+    (top, bottom), (left, right) = cuts[0]
+    ready = runner.ready[bottom - top, right - left, part.channels]
+    # No name here holds on to the pixels: the network lets them go after its first layer.
+    maps = ready.run(_images(part, n, cuts), threads)
     maps = maps if maps.ndim == 4 else maps.reshape(len(maps), 1, 1, -1)
     tops, lefts = _starts(rows), _starts(columns)
     for one, (i, j) in zip(maps, tiles, strict=True):
