@@ -70,7 +70,9 @@ class Predictor:
     def run(self, images: NDArray, threads: int = 1) -> Any:
         """Return the output for one block of raw images in memory; several threads share each convolution."""
         context = Context(statistics=self.statistics, threads=threads, spread=threads > 1)
-        ready = [images.astype(np.float32, copy=False) if self.preprocess is None else self.preprocess(images)]
+        ready = [
+            images.astype(np.float32, copy=False) if self.preprocess is None else self.preprocess(images)
+        ]
         del images  # so that nothing but the network's first layer holds on to them
         return self.network.forward(self.params, ready.pop(), context, self.methods, keep=False)[0]
 
