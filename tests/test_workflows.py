@@ -83,6 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Minutes, real workers, or what other tests see too.
 SLOW = {
+    "control_plane.py",
     "check_costs.py",
     "bench_parallel.py",
     "bench_arrays.py",
