@@ -145,6 +145,8 @@ def tune(
     check_threads(threads)
     shard = -(-check_count(batch, "batch") // check_count(shards, "shards"))
     layers = _convolutions(network, input_shape)
+    if not layers:
+        raise InputError(f"{network.name} has no Conv2D layer: there is nothing to tune.")
     images = images_at_once(network, input_shape, {}, shard)
     work = list(dict.fromkeys((shape, pass_) for shape in layers.values() for pass_ in PASSES))
     measured = {}
@@ -188,14 +190,11 @@ def _kept(title: str, passes: tuple[TunedPass, ...], table: Table, save: bool) -
 
 def _convolutions(network: Network, input_shape: tuple[int, int, int]) -> dict[str, ConvShape]:
     shapes = network.shapes(input_shape)
-    found = {
+    return {
         node.name: node.layer.conv_shape(input_of(node, shapes))
         for node in network.nodes
         if isinstance(node.layer, Conv2D)
     }
-    if not found:
-        raise InputError(f"{network.name} has no Conv2D layer: there is nothing to tune.")
-    return found
 
 
 def _measure(shape: ConvShape, pass_: str, images: int, threads: int) -> dict[str, list[float]]:

@@ -79,6 +79,16 @@ def test_the_page_is_told_how_much_faster_than_lowering_a_method_is(clock):
 
 
 @compiled
+def test_a_network_without_convolutions_trains_where_others_were_tuned(clock):
+    daskconv.tune(NET, SHAPE, batch=8)
+    trainer = daskconv.Trainer(Sequential([Flatten(), Dense(3)]), transport="local")
+    x, y, told = np.zeros((8, *SHAPE), np.float32), np.arange(8) % 3, []
+    with dask.config.set({"daskconv.dashboard.enabled": True}), listening(told.append, RunBegan):
+        trainer.fit(x, y, batch_size=8, progress=False)
+    assert [row["gains"] for row in told[0].layers] == [{}] * len(told[0].layers)
+
+
+@compiled
 @pytest.mark.parametrize(("seconds", "method"), [(1.96, "implicit"), (1.9, "lowering"), (2.5, "implicit")])
 def test_noise_does_not_replace_the_rule(clock, seconds, method):
     clock["lowering"] = seconds
