@@ -19,7 +19,7 @@ _SHOWN = {
     "peak": ("GFLOP/s", 1e9),
     "memory_bandwidth": ("GB/s", 1e9),
     "disk": ("MB/s", 1e6),
-    **dict.fromkeys(("inside_latency", "comm_latency", "message", "comm_message"), ("us", 1e-6)),
+    **dict.fromkeys(("inside_latency", "comm_latency", "message", "comm_message", "segment"), ("us", 1e-6)),
     **dict.fromkeys(("inside_bandwidth", "comm_bandwidth"), ("GB/s", 1e9)),
     **dict.fromkeys(("step", "task", "hop"), ("ms", 1e-3)),
     **dict.fromkeys(("jitter", "crowding"), ("", 1)),

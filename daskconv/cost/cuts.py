@@ -66,6 +66,8 @@ class Moved:
         Bytes that the busiest shard gets, and those of all shards.
     messages : int
         That the busiest shard gets.
+    made : float
+        Bytes that the busiest shard puts its result together from, its own among them.
     times : int
         In how many slices it travels, one after the other, each in so many messages.
     """
@@ -75,7 +77,13 @@ class Moved:
     nbytes: float
     total: float
     messages: int
+    made: float
     times: int = 1
+
+    @property
+    def sums(self) -> bool:
+        """Whether parts are added up on the way forward, and not on the way back."""
+        return self.kind in ("all-reduce", "reduce-scatter")
 
 
 def needs(
@@ -139,21 +147,19 @@ def move(name: str, held: Held, needed: Sequence[Box], grid: Grid, times: int = 
 
     ``times`` counts the summands that a result is the sum of.
     """
-    sizes, counts, grows = [], [], True
+    sizes, made, counts, grows = [], [], [], True
     for shard, box in zip(grid.samples, needed, strict=True):
         own = box_of(shard, held, grid)
         shared = intersect(own, box)
         grows = grows and shared == own
-        got = times * _volume(box, held.batched, grid) - (
-            _volume(shared, held.batched, grid) if shared else 0
-        )
-        sizes.append(got)
+        made.append(times * _volume(box, held.batched, grid))
+        sizes.append(made[-1] - (_volume(shared, held.batched, grid) if shared else 0))
         counts.append(times * _owners(held, box, grid) - (shared is not None))
     if not any(sizes):
         return None
     kind = _kind(held, needed, grows) if times == 1 else _kind_of_sum(needed)
     total = sum(sizes) / len(sizes) * grid.shards
-    return Moved(name, kind, ITEM * max(sizes), ITEM * total, max(counts))
+    return Moved(name, kind, ITEM * max(sizes), ITEM * total, max(counts), ITEM * max(made))
 
 
 def add_up(layer: Layer, name: str, held: Held, layout: Layout, grid: Grid) -> tuple[Moved | None, Held]:
@@ -200,8 +206,9 @@ def moments(name: str, layer: Layer, layout: Layout, channels: int, synchronize:
     parts = layout.h * layout.w * (layout.n if synchronize else 1)
     if not isinstance(layer, BatchNorm) or parts == 1:
         return None
-    nbytes = (parts - 1) * 3 * -(-channels // layout.k) * 8
-    return Moved(name, "all-gather", nbytes, nbytes * layout.shards, parts - 1)
+    own = 3 * -(-channels // layout.k) * 8
+    nbytes = (parts - 1) * own
+    return Moved(name, "all-gather", nbytes, nbytes * layout.shards, parts - 1, parts * own)
 
 
 def keeps_apart(layer: Layer) -> bool:

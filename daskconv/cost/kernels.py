@@ -22,7 +22,8 @@ from daskconv.nn.network import INPUT, Network
 ROUNDS = 5
 # Operations of a block, forward and backward, above which it is not timed: larger ones take as long an image.
 _MOST_FLOPS = 150e9
-_SHARD = 64
+SHARD = 64
+"""Images that methods are chosen for."""
 
 Times = dict[tuple[str, str], float]
 
@@ -32,11 +33,8 @@ def measure_kernels(network: Network, input_shape: Shape, rounds: int = ROUNDS) 
 
     Blocks of three sizes are run forward and backward, in turns; a line through the medians gives both figures.
     """
-    methods = network.tuned_methods(input_shape, "auto", images=_SHARD)[0]
-    works = works_of(network, input_shape, methods)
-    block = images_at_once(network, input_shape, methods, _SHARD)
-    flops = 3 * sum(work.flops for work in works)
-    block = max(1, min(block, int(_MOST_FLOPS / max(flops, 1))))
+    methods = network.tuned_methods(input_shape, "auto", images=SHARD)[0]
+    works, block = works_of(network, input_shape, methods), block_of(network, input_shape)
     sizes = sorted({max(1, block // 8), max(1, block // 3), block})
     runner = _Runner(network, input_shape, methods, works)
     times: dict[int, list[Times]] = {size: [] for size in sizes}
@@ -50,6 +48,13 @@ def measure_kernels(network: Network, input_shape: Shape, rounds: int = ROUNDS) 
     return [
         _fitted(key, {size: median(row[key] for row in rows) for size, rows in times.items()}) for key in keys
     ]
+
+
+def block_of(network: Network, input_shape: Shape) -> int:
+    """Return the images of the largest block that is timed."""
+    methods = network.tuned_methods(input_shape, "auto", images=SHARD)[0]
+    flops = 3 * sum(work.flops for work in works_of(network, input_shape, methods))
+    return max(1, min(images_at_once(network, input_shape, methods, SHARD), int(_MOST_FLOPS / max(flops, 1))))
 
 
 def _fitted(key: tuple[str, str], seconds: Mapping[int, float]) -> Kernel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "machines"
 # Figures that count something, or that may be nothing at all; all others have to be above 0.
 _COUNTS = ("hosts", "cores", "workers_per_host")
 _MAYBE_ZERO = (
-    *("jitter", "step", "task", "hop", "message", "inside_latency", "across_latency"),
+    *("jitter", "step", "segment", "task", "hop", "message", "inside_latency", "across_latency"),
     *("comm_latency", "comm_message"),
 )
 
@@ -27,18 +27,21 @@ _MAYBE_ZERO = (
 class Kernel:
     """What a pass of a layer takes one thread: ``seconds`` a block of images, and ``each`` more for every image.
 
+    ``serial`` is the part of both that does not shrink with the layer's channels.
+
     Attributes
     ----------
     layer : str
         As :func:`daskconv.cost.work.label` calls a layer on images of a shape.
     pass_ : {"forward", "backward"}
-    seconds, each : float
+    seconds, each, serial : float
     """
 
     layer: str
     pass_: str
     seconds: float
     each: float
+    serial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Machine:
         Seconds that a worker spends on each message that it sends or receives.
     step : float
         Seconds of a step besides its layers, exchanges and update.
+    segment : float
+        Seconds of a shard, each way, besides, for each run of layers that an exchange comes before.
     comm_latency, comm_bandwidth, comm_message : float
         Of messages over the connections of Dask's workers, as above.
     task, hop : float
@@ -95,6 +100,7 @@ class Machine:
     across_bandwidth: float
     message: float
     step: float
+    segment: float
     comm_latency: float
     comm_bandwidth: float
     comm_message: float
@@ -238,7 +244,7 @@ def write_machine(machine: Machine, path: Path) -> None:
         name: {"value": share, "source": machine.sources.get(name, "")}
         for name, share in machine.shares.items()
     }
-    rows = [[kernel.layer, kernel.pass_, kernel.seconds, kernel.each] for kernel in machine.kernels]
+    rows = [list(astuple(kernel)) for kernel in machine.kernels]
     whole = {"format": FORMAT, "name": machine.name, "figures": figures, "shares": shares, "kernels": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".partial")

@@ -16,7 +16,7 @@ from math import ceil
 from daskconv.cost.cuts import Moved
 from daskconv.cost.machine import Machine
 from daskconv.cost.memory import step_bytes, weight_bytes
-from daskconv.cost.speed import seconds_of
+from daskconv.cost.speed import assembling, seconds_of
 from daskconv.cost.trace import Case, Step, trace
 from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import images_at_once
@@ -75,7 +75,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Timed:
-    """A layer of a step, with its seconds on the busiest worker, of measured layers or by the analytic guess."""
+    """A layer of a step, with its seconds on the busiest worker, of measured layers or by the analytic guess.
+
+    What it puts together of others' values, and of their gradients, is part of them.
+    """
 
     step: Step
     forward: float
@@ -307,14 +310,14 @@ def _blocks(case: Case, plan: Plan, workers: int) -> int:
 
 
 def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) -> Timed:
+    own = plan.shards // workers
+    before, after = own * assembling(machine, step.moves), own * assembling(machine, step.back, back=True)
     if step.work is None:
-        return Timed(step, 0.0, 0.0, True)
-    parts = step.weights[0][0] if step.weights else 1
-    images = step.images * (plan.shards // workers)
-    args = images, blocks, step.share, parts, min(workers, machine.workers_per_host)
+        return Timed(step, before, after, True)
+    args = own * step.images, blocks, step.share, step.parts, min(workers, machine.workers_per_host)
     forward, known = seconds_of(machine, step.work, "forward", *args)
     backward, _ = seconds_of(machine, step.work, "backward", *args)
-    return Timed(step, forward, backward, known)
+    return Timed(step, before + forward, after + backward, known)
 
 
 def _split_buckets(steps: Sequence[Step], workers: int, bucket: int | None) -> Iterator[Bucket]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from daskconv.cost.cuts import Grid, Held, Moved, move
 from daskconv.cost.machine import Machine
 from daskconv.cost.price import exchange_seconds
-from daskconv.cost.speed import seconds_of
+from daskconv.cost.speed import assembling, seconds_of
 from daskconv.cost.trace import Case, Step, Tracer
 from daskconv.errors import InputError
 from daskconv.layout import Layout
@@ -212,24 +212,24 @@ class _Search:
             return 0.0
         if (held, boxes) not in self._moved:
             moves = [moved for each in boxes if (moved := move(entry, held, each, self.grid))]
-            self._moved[held, boxes] = self._travels(moves) * (2 if entry in self.case.needed else 1)
+            self._moved[held, boxes] = self._exchanged(moves, moves if entry in self.case.needed else ())
         return self._moved[held, boxes]
 
-    def _travels(self, moves: Sequence[Moved]) -> float:
+    def _exchanged(self, moves: Sequence[Moved], back: Sequence[Moved]) -> float:
         machine, workers = self.machine, self.shards
-        return sum(
+        travels = sum(
             exchange_seconds(machine, workers, each.messages + 1, each.nbytes, each.messages)
-            for each in moves
+            for each in (*moves, *back)
         )
+        return travels + assembling(machine, moves) + assembling(machine, back, back=True)
 
     def _seconds(self, step: Step) -> float:
         machine, workers = self.machine, self.shards
-        seconds = self._travels((*step.moves, *step.back))
+        seconds = self._exchanged(step.moves, step.back)
         if step.work is not None:
-            parts = step.weights[0][0] if step.weights else 1
-            crowd = min(workers, machine.workers_per_host)
+            args = step.images, 1, step.share, step.parts, min(workers, machine.workers_per_host)
             for pass_ in ("forward", "backward"):
-                seconds += seconds_of(machine, step.work, pass_, step.images, 1, step.share, parts, crowd)[0]
+                seconds += seconds_of(machine, step.work, pass_, *args)[0]
         for parts, nbytes in step.weights:
             members = max(1, workers // parts)
             if members > 1:  # its messages are those of all weights with the same members

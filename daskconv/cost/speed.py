@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from daskconv.cost.cuts import Moved
 from daskconv.cost.machine import Machine
 from daskconv.cost.work import Work, method_of
+
+# Times that a worker goes over what an exchange gives it: read and write to gather parts; read, read and write to add.
+_GATHER, _ADD = 2, 3
 
 
 def seconds_of(
@@ -18,8 +24,8 @@ def seconds_of(
 ) -> tuple[float, bool]:
     """Return the seconds of a pass, and whether the layer was measured.
 
-    A layer that was measured takes ``blocks`` times what a block takes, whatever its images, and each image's share.
-    Of one that was not, the guess is the longer of its operations at the method's share of the peak, and its bytes
+    A layer that was measured takes ``blocks`` times what a block takes, whatever its images, and each image's share;
+    in parts it takes the longer, the more of its time is serial (the law of Amdahl 1967). Of one that was not, the guess is the longer of its operations at the method's share of the peak, and its bytes
     at the memory's bandwidth (the roofline model of Williams et al. 2009).
 
     Parameters
@@ -31,17 +37,31 @@ def seconds_of(
     share : float
         The part of an image's work that the worker has.
     parts : int
-        In how many parts the weights are cut.
+        In how many parts the weights, and with them the channels, are cut.
     crowd : int
         Workers of its host that compute.
     """
     threads = machine.cores // machine.workers_per_host
     kernel = machine.kernel(work.label, pass_)
     if kernel:
-        seconds = (kernel.seconds * blocks / parts + kernel.each * images * share) / threads
+        shrunk = kernel.serial + (1 - kernel.serial) / parts
+        seconds = shrunk * (kernel.seconds * blocks + kernel.each * images * share * parts) / threads
     else:
         seconds = _guess(machine, work, pass_, images * share, blocks / parts)
     return seconds * crowding(machine, crowd), kernel is not None
+
+
+def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> float:
+    """Return the seconds in which a thread puts together what a shard's segment gets of other shards.
+
+    Each segment has its fixed seconds besides, in each slice. Gradients go ``back`` the way of the values: parts of what
+    was gathered are added up, and of a sum there are copies.
+    """
+    if not moves:
+        return 0.0
+    swept = sum(moved.made * (_ADD if moved.sums != back else _GATHER) for moved in moves)
+    fixed = machine.segment * max(moved.times for moved in moves)
+    return fixed + swept * machine.cores / machine.memory_bandwidth
 
 
 def crowding(machine: Machine, workers: int) -> float:

@@ -66,6 +66,11 @@ class Step:
     weights: tuple[tuple[int, float], ...]
     held: float
 
+    @property
+    def parts(self) -> int:
+        """In how many parts its channels are cut."""
+        return self.layout.k * self.layout.c
+
 
 @dataclass(frozen=True)
 class Case:

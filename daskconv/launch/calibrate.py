@@ -25,6 +25,7 @@ from daskconv.errors import InputError
 from daskconv.graph.choose import PASSES
 from daskconv.graph.threads import cores, one_thread_each
 from daskconv.graph.tuning import processor_name
+from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.nn.layers import Conv2D, Dense
 from daskconv.nn.network import Network
@@ -73,7 +74,9 @@ def calibrate(
     kernels: dict[tuple[str, str], Kernel] = {}
     for network, shape in found:
         report(f"layers of {network.name} on {shape}")
-        kernels |= {(kernel.layer, kernel.pass_): kernel for kernel in measure_kernels(network, shape)}
+        measured = with_serial(measure_kernels(network, shape), network, shape)
+        kernels |= {(kernel.layer, kernel.pass_): kernel for kernel in measured}
+    figures["segment"] = segment_seconds()
     report("workers side by side")
     figures["jitter"], figures["crowding"] = side_by_side(count)
     figures |= _links(report) if links else _guessed_links(figures["memory_bandwidth"])

@@ -1,8 +1,10 @@
 """What is priced is what a Program moves: bytes and layouts against the lists of transfers, and MPI's traffic."""
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 
 import daskconv
@@ -12,8 +14,9 @@ from daskconv.cost.price import price
 from daskconv.cost.trace import Case, trace
 from daskconv.plan import buckets
 from daskconv.plan.allreduce import meetings, traffic
-from daskconv.plan.boxes import edges_of
+from daskconv.plan.boxes import Edges, edges_of, shape_of
 from daskconv.plan.describe import added_bytes, exchanged_bytes
+from daskconv.plan.exchange import Exchange
 
 PLANS = {
     "data synchronized": plans.data(4, synchronize=True),
@@ -26,6 +29,14 @@ PLANS = {
     "spatial n=2, h=2": plans.spatial(h=2, n=2),
 }
 NETS = {"cifar10_quick": 32, "alexnet": 224, "googlenet": 96, "resnet20": 32, "squeezenet": 64, "unet": 32}
+
+
+def most_made(exchange: Exchange, edges: Edges) -> int:
+    """The bytes of all parts of the largest result."""
+    item, at = np.dtype(exchange.dtype or "float32").itemsize, edges if exchange.batched else None
+    return item * max(
+        sum(prod(shape_of(part.box, at)) for part in parts) for parts in exchange.incoming.values()
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -41,6 +52,13 @@ def test_bytes_and_layouts_of_split_plans(name: str, plan: str) -> None:
     want = exchanged_bytes(split, owners, edges_of(13, split.shards)[-1])
     got = sum(moved.total for step in steps for moved in (*step.moves, *step.back))
     assert got == pytest.approx(want, rel=0.01)
+    most = sum(
+        most_made(exchange, edges_of(13, split.shards))
+        for stage in split.stages
+        for exchange in stage.exchanges
+        if exchange.kind != "slice"
+    )
+    assert sum(moved.made for step in steps for moved in step.moves) == pytest.approx(most, rel=0.01)
     added = added_bytes(split, owners, program.vector_shapes)
     cost = price(case, PLANS[plan], load_machine("environment_a"))
     numbers = 48 * sum(1 for _ in traffic(meetings(tuple(owners)), 1, whole=True))

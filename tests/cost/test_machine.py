@@ -22,8 +22,10 @@ from daskconv.cost.machine import (
 from daskconv.cost.price import price
 from daskconv.cost.trace import Case
 from daskconv.errors import DataError, InputError
+from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.plan import plans
+from daskconv.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("name", known_machines())
@@ -98,3 +100,40 @@ def test_layers_that_were_measured_are_priced_by_that() -> None:
     assert known.calibrated and known.basis == "all layers measured"
     twice = tuple(replace(kernel, seconds=2 * kernel.seconds, each=2 * kernel.each) for kernel in kernels)
     assert np.isclose(price(case, plans.data(1), replace(machine, kernels=twice)).compute, 2 * known.compute)
+
+
+def test_what_is_serial_does_not_shrink_with_the_channels() -> None:
+    case = Case(zoo.build("cifar10_quick", 10), (32, 32, 3), 32)
+    kernels = measure_kernels(case.network, case.input_shape, rounds=1)
+    machine = load_machine("environment_a")
+
+    def seconds(serial: float, parts: int) -> float:
+        known = replace(machine, kernels=tuple(replace(kernel, serial=serial) for kernel in kernels))
+        layer = price(case, plans.model(parts), known).layers[0]
+        assert (layer.step.node.name, layer.step.parts) == ("conv1", parts)
+        return layer.forward
+
+    assert np.isclose(seconds(0, 2), 4 * seconds(0, 8))
+    assert np.isclose(seconds(1, 2), seconds(1, 8))
+    assert seconds(0, 8) < seconds(0.5, 8) < seconds(1, 8)
+
+
+def test_halves_of_layers_and_segments_are_measured() -> None:
+    network, shape = zoo.build("cifar10_quick", 10), (32, 32, 3)
+    whole = measure_kernels(network, shape, rounds=1)
+    kernels = with_serial(whole, network, shape, rounds=1)
+    assert [replace(kernel, serial=0) for kernel in kernels] == whole
+    assert all(0 <= kernel.serial <= 1 for kernel in kernels)
+    assert any(kernel.serial > 0 for kernel in kernels if kernel.layer.startswith("Conv2D"))
+    assert 0 < segment_seconds(rounds=1) < 0.1
+
+
+def test_what_is_put_together_has_a_price_on_one_worker_too() -> None:
+    case, machine = Case(zoo.build("cifar10_quick", 10), (32, 32, 3), 32), load_machine("environment_a")
+    slower = replace(machine, segment=machine.segment + 1.0)
+    for plan in (plans.data(2), plans.spatial(h=2)):
+        split = Trainer(case.network, plan=plan).program(case.input_shape, case.batch).split
+        there = sum(1 for stage in split.stages if stage.exchanges) if split else 0
+        back = sum(1 for exchanges in split.back if exchanges) if split else 0
+        cost, more = (price(case, plan, each, workers=1) for each in (machine, slower))
+        assert more.compute - cost.compute == pytest.approx(2 * (there + back))
