@@ -25,8 +25,9 @@ def seconds_of(
     """Return the seconds of a pass, and whether the layer was measured.
 
     A layer that was measured takes ``blocks`` times what a block takes, whatever its images, and each image's share;
-    in parts it takes the longer, the more of its time is serial (the law of Amdahl 1967). Of one that was not, the guess is the longer of its operations at the method's share of the peak, and its bytes
-    at the memory's bandwidth (the roofline model of Williams et al. 2009).
+    in parts it takes the longer, the more of its time is serial (the law of Amdahl 1967). Of one that was not, the
+    guess is the longer of its operations at the method's share of the peak, and its bytes at the memory's bandwidth
+    (the roofline model of Williams et al. 2009).
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ def seconds_of(
 def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> float:
     """Return the seconds in which a thread puts together what a shard's segment gets of other shards.
 
-    Each segment has its fixed seconds besides, in each slice. Gradients go ``back`` the way of the values: parts of what
-    was gathered are added up, and of a sum there are copies.
+    Each segment has its fixed seconds besides, in each slice. Gradients go ``back`` the way of the values: parts of
+    what was gathered are added up, and of a sum there are copies.
     """
     if not moves:
         return 0.0
