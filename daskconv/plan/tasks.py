@@ -220,8 +220,8 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
     """Take the optimiser's step with the batch's mean gradient; nothing changes where it is not finite."""
     loss, weight = total.sums[:2]
     with np.errstate(all="ignore"):
-        finite = np.isfinite([loss, total.gradient.sum(dtype=np.float64), np.dtype(program.dtype).type(rate)])
-    if not finite.all():
+        finite = np.isfinite([loss, np.dtype(program.dtype).type(rate)]).all()
+    if not (finite and all_finite(total.gradient)):
         raise WorkerError(not_finite(state.steps + 1, loss, weight))
     target = state if in_place else state.copy()
     scale = _clipped(program, total.gradient, 1 / weight if weight > 0 else 0.0)
@@ -240,6 +240,20 @@ def update(program: Program, state: TrainState, total: Partial, rate: float, in_
         position=state.position.after(total.sums),
         steps=state.steps + 1,
     )
+
+
+def all_finite(array: NDArray) -> bool:
+    """Return whether all numbers of an array are finite.
+
+    Examples
+    --------
+    >>> large = np.full(8, 3e38, np.float32)  # the sum is not finite
+    >>> all_finite(large), all_finite(np.append(large, np.nan))
+    (True, False)
+    """
+    with np.errstate(all="ignore"):
+        # A sum goes over memory once; it is finite unless a number is not, or nearly so.
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def not_finite(step: int, loss: float, weight: float) -> str:

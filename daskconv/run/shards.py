@@ -19,7 +19,7 @@ from daskconv.plan.pieces import Key, Pieces
 from daskconv.plan.program import Program
 from daskconv.plan.slices import Slice, count_of
 from daskconv.plan.split import Bucket, Split
-from daskconv.plan.tasks import Data, Indices, clipped, not_finite
+from daskconv.plan.tasks import Data, Indices, all_finite, clipped, not_finite
 from daskconv.run.batch import read
 from daskconv.run.exchange import Mesh, Steps
 from daskconv.run.gradients import Gradients
@@ -103,14 +103,14 @@ class Shards:
         return {name: batches * slices.get(split.owners[name], 1) for name in self.program.vector_shapes}
 
     def _control(self, gradients: Mapping[Key, NDArray], stop: bool) -> dict[int, NDArray[np.float64]]:
-        """Return by shard: squares of the gradients, each piece's once; how many are not finite; whether to stop."""
+        """Return by shard: squares of gradients to clip, each piece once; how many are not finite; whether to stop."""
         found = {shard: np.zeros(3) for shard in self.mesh.mine}
         for (name, box), gradient in gradients.items():
             first = self.split.holders[name][box][0]
-            if first in found and name in self.program.trainable:
+            if self.program.clip_norm is not None and first in found and name in self.program.trainable:
                 flat = gradient.reshape(-1)
                 found[first][0] += np.einsum("i,i->", flat, flat, dtype=np.float64)
-            found[min(found)][1] += not np.isfinite(gradient.sum(dtype=np.float64))
+            found[min(found)][1] += not all_finite(gradient)
         found[min(found)][2] = stop
         return found
 
