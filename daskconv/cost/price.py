@@ -29,8 +29,9 @@ TRANSPORTS = ("mpi", "dask", "local")
 # Loss, its weight, images, their weight, and hits: numbers of float64 that go to everybody in each step.
 _SUMS = 6 * 8
 # Times that a worker goes over its weights: a block's gradients are read and written into one vector; two vectors are
-# read to write their sum; an update reads parameter, gradient and momentum, and writes the first and the last.
-_BLOCK_SWEEPS, _ADD_SWEEPS, _UPDATE_SWEEPS = 2, 3, 5
+# read to write their sum; an update looks whether gradients are finite, reads parameter, gradient and momentum, and
+# writes the first and the last.
+_BLOCK_SWEEPS, _ADD_SWEEPS, _UPDATE_SWEEPS = 2, 3, 6
 # The state that a driver fetches has parameters and momenta.
 _STATE = 2
 
@@ -146,9 +147,11 @@ class Cost:
     @cached_property
     def update(self) -> float:
         """Seconds of adding gradients up on a worker, and of the optimiser's step."""
-        added = self.blocks - 1 + (self.sent > 0)
-        sweeps = _BLOCK_SWEEPS * self.blocks + _ADD_SWEEPS * added + _UPDATE_SWEEPS
-        return sweeps * self.weight_bytes * self.machine.workers_per_host / self.machine.memory_bandwidth
+        held = self.weight_bytes
+        made = self.blocks * weight_bytes(self._steps, 1)
+        added = made - held + held * (self.sent > 0)
+        swept = _BLOCK_SWEEPS * made + _ADD_SWEEPS * added + _UPDATE_SWEEPS * held
+        return swept * min(self.workers, self.machine.workers_per_host) / self.machine.memory_bandwidth
 
     @property
     def driver(self) -> float:
