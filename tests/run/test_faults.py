@@ -244,6 +244,7 @@ def hold_memory(dask_worker):
     held = b"x" * int(0.87 * limit - dask_worker.monitor.proc.memory_info().rss)
 
 
+@pytest.mark.slow
 def test_a_paused_worker_is_named_with_its_memory():
     with one_worker(memory_limit=1_200_000_000) as client:
         client.run(hold_memory)
