@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
-from time import perf_counter
+from timeit import timeit
 
 import numpy as np
 
@@ -59,8 +59,8 @@ def segment_seconds(rounds: int = ROUNDS) -> float:
     """Return the seconds that a shard takes for a segment, one way, besides its layers: of nets that compute little."""
     nets = [Sequential([Flatten(), *(Dense(8) for _ in range(depth))]) for depth in (1, _DEEP)]
     shape, plan = (2, 2, 2), plans.model(_PARTS)
-    runs = [_stopped(_runner(net, shape, plan, 4)) for net in nets]
-    times = [[run() for run in runs] for _ in range(rounds + 1)][1:]
+    runs = [_runner(net, shape, plan, 4) for net in nets]
+    times = [[timeit(run, number=1) for run in runs] for _ in range(rounds + 1)][1:]
     shallow, deep = (median(row) for row in zip(*times, strict=True))
     few, many = (sum(1 for step in trace(Case(net, shape, 4), plan) if step.moves) for net in nets)
     return max((deep - shallow) / (many - few) / _PARTS / 2, 1e-6)
@@ -89,12 +89,3 @@ def _runner(
         return times
 
     return run
-
-
-def _stopped(run: Callable[[], Mapping]) -> Callable[[], float]:
-    def timed() -> float:
-        started = perf_counter()
-        run()
-        return perf_counter() - started
-
-    return timed
