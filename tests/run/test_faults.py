@@ -149,7 +149,7 @@ def test_a_worker_killed_twenty_times_costs_no_bit(client):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_goes_on_with_other_workers_and_on_other_transports(client, tmp_path):
+def test_a_checkpoint_goes_on_with_other_workers_and_on_other_transports(cluster, client, tmp_path):
     """From each of the checkpoints of a run on 4 workers, to the same bits on 2 and on threads, and back."""
     x, y, xv, yv = recipes.digits()
     fit = {"epochs": 2, "validation_data": (xv, yv), "progress": False}
@@ -160,7 +160,9 @@ def test_a_checkpoint_goes_on_with_other_workers_and_on_other_transports(client,
     expected = recipes.digest(whole), recipes.digest(whole, averaged=True)
     steps = [folder.steps_of(name) for name in folder.names(tmp_path)]
     assert len(steps) >= 3 and sum(step % 7 == 0 for step in steps) >= 2
-    client.retire_workers(sorted(client.scheduler_info(n_workers=-1)["workers"])[:2])
+    cluster.scale(2)
+    while len(worker_addresses(client)) > 2:
+        time.sleep(0.1)
     for name, options in zip(folder.names(tmp_path)[1:], (dask_run, local), strict=False):
         resumed = recipes.trainer_with_all(**options).resume(folder.read(tmp_path / name))
         resumed.fit(x, y, **fit)
