@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +18,7 @@ from daskconv.nn.fuse import Tail
 from daskconv.nn.layers.base import Context, Shape
 from daskconv.nn.network import INPUT, Network
 
-ROUNDS = 5
+ROUNDS = 9
 # Operations of a block, forward and backward, above which it is not timed: larger ones take as long an image.
 _MOST_FLOPS = 150e9
 SHARD = 64
@@ -31,7 +30,7 @@ Times = dict[tuple[str, str], float]
 def measure_kernels(network: Network, input_shape: Shape, rounds: int = ROUNDS) -> list[Kernel]:
     """Return what each pass of each layer takes a block, and an image more, on one thread.
 
-    Blocks of three sizes are run forward and backward, in turns; a line through the medians gives both figures.
+    Blocks of three sizes are run forward and backward, in turns; a line through what each takes gives both figures.
     """
     methods = network.tuned_methods(input_shape, "auto", images=SHARD)[0]
     works, block = works_of(network, input_shape, methods), block_of(network, input_shape)
@@ -46,8 +45,22 @@ def measure_kernels(network: Network, input_shape: Shape, rounds: int = ROUNDS) 
                     times[size].append(found)
     keys = times[sizes[0]][0]
     return [
-        _fitted(key, {size: median(row[key] for row in rows) for size, rows in times.items()}) for key in keys
+        _fitted(key, {size: undisturbed([row[key] for row in rows]) for size, rows in times.items()})
+        for key in keys
     ]
+
+
+def undisturbed(times: Sequence[float]) -> float:
+    """Return what something takes that was timed again and again, the lower quartile.
+
+    Whatever else a machine does makes some times longer and none shorter, and a noisy minute makes most of them so.
+
+    Examples
+    --------
+    >>> undisturbed([3.0, 9.0, 4.0, 5.0, 8.0])
+    4.0
+    """
+    return float(np.quantile(times, 0.25))
 
 
 def block_of(network: Network, input_shape: Shape) -> int:

@@ -3,6 +3,10 @@
 Equal workers have one price; what differs is when each is ready. So a run keeps the clock of every worker as one
 vector, and an event moves all of them: a layer adds its seconds, times each worker's jitter, and an exchange waits for
 the latest of those that take part. Ten thousand workers cost ten thousand additions an event.
+
+What makes a worker late comes at any time and does not last: the more often workers exchange, the more of it they wait
+for. So their delays are a gamma process: the seconds that a worker takes for a layer are a gamma variate whose mean is
+the layer's price, with a variance in proportion to that; over a step they add up to the machine's jitter.
 """
 
 from __future__ import annotations
@@ -89,21 +93,18 @@ def simulate(cost: Cost, *, steps: int = STEPS, seed: int = 0) -> Simulated:
     True
     """
     check_count(steps, "steps")
-    alone = _Run(cost, exchanges=False).step(_ready(cost))
+    alone = _Run(cost, exchanges=False).step()
     calm = _Run(cost)
-    quiet = calm.step(_ready(cost))
-    generator, jitter = np.random.default_rng(seed), cost.machine.jitter
-    times = []
-    for _ in range(steps if jitter else 1):
-        factors = np.maximum(0.5, 1 + jitter * generator.standard_normal(cost.workers))
-        times.append(_Run(cost).step(_ready(cost) * factors))
-    mean = float(np.mean(times))
+    quiet = calm.step()
+    generator = np.random.default_rng(seed)
+    late = [_Run(cost, generator).step() for _ in range(steps)] if cost.machine.jitter else [quiet]
+    mean = float(np.mean(late))
     return Simulated(cost, mean, alone, max(0.0, quiet - alone), max(0.0, mean - quiet), tuple(calm.events))
 
 
 def calm_seconds(cost: Cost) -> float:
     """Return the seconds of a step in which no worker is late."""
-    return _Run(cost).step(_ready(cost))
+    return _Run(cost).step()
 
 
 def _ready(cost: Cost) -> NDArray[np.float64]:
@@ -115,28 +116,38 @@ def _ready(cost: Cost) -> NDArray[np.float64]:
 
 
 class _Run:
-    """One step of all workers."""
+    """One step of all workers; with a generator, some of them are late."""
 
-    def __init__(self, cost: Cost, exchanges: bool = True) -> None:
-        self.cost = cost
+    def __init__(
+        self, cost: Cost, generator: np.random.Generator | None = None, *, exchanges: bool = True
+    ) -> None:
+        self.cost, self.generator = cost, generator
         self.exchanges = exchanges and cost.workers > 1 and cost.transport != "local"
         self.events: list[Event] = []
-        self.clocks = np.zeros(1)
+        self.factors = _ready(cost)
+        if cost.plan.splits_images_only or generator is None:
+            # Nobody waits before the end, or nobody is late: the slowest worker stands for all.
+            self.factors = (self.factors * self._drawn(cost.compute)).max(keepdims=True)
+            self.generator = None
+        self.clocks = np.zeros(len(self.factors))
         self.network = 0.0
 
-    def step(self, factors: NDArray[np.float64]) -> float:
+    def _drawn(self, seconds: float) -> NDArray[np.float64]:
+        """Return how many times as long each worker takes for what takes so many seconds."""
+        if self.generator is None or not seconds:
+            return np.ones(1)
+        variance = self.cost.machine.jitter**2 * self.cost.compute / seconds
+        return self.generator.gamma(1 / variance, variance, self.cost.workers)
+
+    def step(self) -> float:
         """Return the seconds until the last worker has its new weights."""
         layers = self.cost.layers
-        if self.cost.plan.splits_images_only or factors.min() == factors.max():
-            # Nobody waits before the end, or nobody is late: the slowest worker stands for all.
-            factors = factors.max(keepdims=True)
-        self.clocks = np.zeros(len(factors))
         for layer in layers:
             self._move(layer.step.moves)
-            self._compute(layer.step.node.name, layer.forward, factors)
+            self._compute(layer.step.node.name, layer.forward)
         buckets = list(self.cost.buckets) if self.exchanges else []
         for at, layer in reversed(list(enumerate(layers))):
-            self._compute(layer.step.node.name, layer.backward, factors)
+            self._compute(layer.step.node.name, layer.backward)
             self._move(layer.step.back)
             while buckets and buckets[0].after >= at:
                 self._add(buckets.pop(0))
@@ -147,10 +158,10 @@ class _Run:
         end = max(float(self.clocks.max()), self.network)
         return end + self.cost.update + self.cost.machine.step + self.cost.driver
 
-    def _compute(self, name: str, seconds: float, factors: NDArray[np.float64]) -> None:
+    def _compute(self, name: str, seconds: float) -> None:
         if seconds:
             start = float(self.clocks.max())
-            self.clocks += seconds * factors
+            self.clocks += seconds * self.factors * self._drawn(seconds)
             self._note("compute", name, start, float(self.clocks.max()))
 
     def _move(self, moves: Sequence[Moved]) -> None:

@@ -14,6 +14,7 @@ from daskconv.cost.simulate import check_fits, simulate
 from daskconv.cost.trace import Case
 from daskconv.errors import InputError
 from daskconv.nn import zoo
+from daskconv.plan.plans import Plan
 from daskconv.plan.tasks import CHAIN
 
 A = load_machine("environment_a")
@@ -60,6 +61,21 @@ def test_more_jitter_costs_more_and_more_so_on_more_workers() -> None:
 
     assert lost(0.0, 16) == 0 < lost(0.02, 16) < lost(0.1, 16)
     assert lost(0.05, 2) < lost(0.05, 64)
+
+
+def test_the_more_often_workers_wait_for_each_other_the_more_they_wait() -> None:
+    def lost(plan: Plan) -> float:
+        run = simulate(price(ALEXNET, plan, replace(A, jitter=0.05)), steps=40)
+        return run.straggler / run.compute
+
+    assert 1.2 * lost(plans.data(16)) < lost(plans.hybrid(16)) < lost(plans.model(16))
+
+
+@pytest.mark.parametrize("plan", [plans.data(4), plans.model(4)])
+def test_the_delays_of_layers_add_up_to_the_jitter_of_a_step(plan: Plan) -> None:
+    cost = price(ALEXNET, plan, replace(A, jitter=0.1), workers=1)
+    seconds = [simulate(cost, steps=1, seed=seed).seconds for seed in range(400)]
+    assert np.std(seconds) / cost.compute == pytest.approx(0.1, rel=0.15)
 
 
 def test_on_dask_messages_take_longer_and_the_scheduler_counts_once_a_chain() -> None:

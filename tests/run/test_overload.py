@@ -66,7 +66,13 @@ def test_200_workers_leave_the_scheduler_as_it_was():
     x, y = np.zeros((400, 2, 2, 1), np.float32), np.arange(400) % 2
     # One process holds them all: each would take what that holds for its own, and Dask would pause it.
     options = {"processes": False, "memory_limit": None, "dashboard_address": ":0"}
-    looks = {"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "10s"}
+    # Dask keeps the last so many of what it did, 1000 by each worker: with fewer this memory is full soon.
+    logs = ("admin.low-level-log-length", "admin.log-length", "diagnostics.computations.max-history")
+    looks = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "10s",
+        **{f"distributed.{name}": 20 for name in logs},
+    }
     with (
         dask.config.set(looks),
         LocalCluster(n_workers=200, threads_per_worker=1, **options) as cluster,
