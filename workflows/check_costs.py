@@ -1,14 +1,15 @@
 """The cost model against measured steps of this machine: time, bytes and memory, and the plan that it chooses.
 
-The machine is calibrated first, on its own; then steps are timed under mpiexec, for networks, plans, transports,
-numbers of workers and batch sizes. Without mpiexec the script starts itself:
+For one network after the other, the machine is calibrated on its own; then steps are timed under mpiexec, for plans,
+transports, numbers of workers and batch sizes: what a machine does besides changes from one quarter of an hour to the
+next. Without mpiexec the script starts itself:
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 """
 
 import argparse
+import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -62,25 +63,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--machine", type=Path, metavar="FILE", help="figures of daskconv calibrate, else made now"
     )
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--rounds", type=int, default=3, help="timed epochs of each case")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw prediction against measurement")
     args = parser.parse_args()
     args.rounds = 1 if args.quick else args.rounds
-    args.nets = ["cifar10_quick"] if args.quick else list(NETS)
+    args.nets = args.nets[:1] if args.quick else args.nets
     args.steps = 6 if args.quick else STEPS
     return args
 
 
 def main() -> None:
     args = parse()
-    if not launcher_ranks():
-        sys.exit(launched(args))
-    plot, figures = pyplot() if args.png else None, load_machine(args.machine)
-    with daskconv.start("mpi", threads=1) as client:
-        choices = [choice(args, client, figures, name) for name in args.nets]
-        rows = measure(args, client, figures)
-    memory = [memory_row(name, figures) for name in args.nets]
+    if launcher_ranks():
+        timed(args)
+        return
+    plot = pyplot() if args.png else None
+    parts = [launched(args, net) for net in args.nets]
+    rows, choices, memory = ([row for part in parts for row in part[key]] for key in parts[0])
     summary = summarised(rows, memory)
     show("Predicted and measured steps", rows)
     show("Plan auto beside fixed plans, mpi, 2 workers; ms a step", choices)
@@ -96,16 +97,28 @@ def main() -> None:
         draw(plot, args.png, rows)
 
 
-def launched(args: argparse.Namespace) -> int:
-    """Calibrate, and run this script under mpiexec with 2 workers."""
+def launched(args: argparse.Namespace, net: str) -> dict[str, list[dict[str, Any]]]:
+    """Return what is measured of a network, by this script under mpiexec with 2 workers."""
     with TemporaryDirectory() as folder:
-        path = args.machine or Path(folder) / "machine.json"
+        figures, found = args.machine or Path(folder) / "machine.json", Path(folder) / "found.json"
         if args.machine is None:
-            found = [(NETS[name][0](), NETS[name][1]) for name in args.nets]
-            calibrate(found, path, report=lambda text: print(f"calibrating: {text}", flush=True))
+            nets = [(NETS[net][0](), NETS[net][1])]
+            calibrate(nets, figures, report=lambda text: print(f"calibrating: {text}", flush=True))
         beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
-        command = [beside or "mpiexec", "-n", "4", sys.executable, *sys.argv, "--machine", str(path)]
-        return subprocess.run(command, env=os.environ, check=False).returncode
+        command = [beside or "mpiexec", "-n", "4", sys.executable, __file__, "--nets", net]
+        options = ["--rounds", str(args.rounds), "--machine", str(figures), "--json", str(found)]
+        subprocess.run([*command, *options, *["--quick"] * args.quick], check=True)
+        return json.loads(found.read_text())
+
+
+def timed(args: argparse.Namespace) -> None:
+    """Time steps on the workers of this job, and write what was found."""
+    figures = load_machine(args.machine)
+    with daskconv.start("mpi", threads=1) as client:
+        choices = [choice(args, client, figures, name) for name in args.nets]
+        rows = measure(args, client, figures)
+    memory = [memory_row(name, figures) for name in args.nets]
+    write_json(args.json, {"steps": rows, "choices": choices, "memory": memory})
 
 
 def measure(args: argparse.Namespace, client: Any, figures: Machine) -> list[dict[str, Any]]:
