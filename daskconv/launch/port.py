@@ -37,10 +37,10 @@ def moved(page: str, address: str) -> str:
     Examples
     --------
     >>> moved("http://127.0.0.1:8788/daskconv", "127.0.0.1:8787")
-    ', since port 8787 is in use'
+    ' (port 8787 is in use)'
     >>> moved("http://127.0.0.1:8787/daskconv", ":8787"), moved("none", ":8787")
     ('', '')
     """
     asked = address.rpartition(":")[2]
     found = re.match(r"https?://[^/]*:(\d+)/", page)
-    return f", since port {asked} is in use" if found and asked not in ("0", found[1]) else ""
+    return f" (port {asked} is in use)" if found and asked not in ("0", found[1]) else ""

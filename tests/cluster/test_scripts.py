@@ -94,7 +94,7 @@ def check(folder, code, out, err, workers=1):
     """Check a job's end; return the page's port and the lines after the first."""
     assert code == 0 and err == "", out + err
     head, *rest = out.splitlines()
-    page = r"page: http://127.0.0.1:(\d+)/[^ ,]*(, since port 8787 is in use)?"
+    page = r"page: http://127.0.0.1:(\d+)/\S*( \(port 8787 is in use\))?"
     port = re.fullmatch(rf"daskconv: mpi, {workers} workers? x \d+ threads?, .*{page}", head)[1]
     assert daskconv.load(folder / "model.safetensors").network.name == "lenet"
     return port, rest

@@ -49,7 +49,7 @@ def test_the_line_says_which_port_was_in_use(options, capsys):
             pass
         said = capsys.readouterr().out
         assert re.search(
-            rf"page: http://127.0.0.1:{first + 2}/daskconv\S*, since port {first} is in use\n", said
+            rf"page: http://127.0.0.1:{first + 2}/daskconv\S* \(port {first} is in use\)\n", said
         )
     with taken(1) as first, daskconv.start(dashboard_address=f"127.0.0.1:{first + 1}", **options):
         assert "in use" not in capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_a_script_starts_capped_workers_shows_a_page_and_ends_quietly(tmp_path):
     result = run(tmp_path, SCRIPT + "if __name__ == '__main__':\n    main()\n")
     assert result.returncode == 0, result.stderr
     first, page, threads, epoch, owners = result.stdout.splitlines()
-    page_line = r"page: http://127.0.0.1:\d+/daskconv(, since port 8787 is in use)?$"
+    page_line = r"page: http://127.0.0.1:\d+/daskconv( \(port 8787 is in use\))?$"
     assert re.match(rf"daskconv: dask, 2 workers x 1 thread, (not )?pinned.*, {page_line}", first)
     assert page == "200"
     assert all(row[:3] == [1, 1, 1] for row in eval(threads))
