@@ -2,7 +2,7 @@
 
 For one network after the other, the machine is calibrated on its own; then steps are timed under mpiexec, for plans,
 transports, numbers of workers and batch sizes: what a machine does besides changes from one quarter of an hour to the
-next. Without mpiexec the script starts itself:
+next. The script starts itself under mpiexec, where it only times, and writes what it finds (--json):
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 """

@@ -1,7 +1,7 @@
 """Simulate: a discrete-event run of a plan's steps on as many workers as there may be. Nothing here is measured.
 
 Equal workers have one price; what differs is when each is ready. So a run keeps the clock of every worker as one
-vector, and an event moves all of them: a layer adds its seconds, times each worker's jitter, and an exchange waits for
+vector, and an event moves all of them: a layer adds its seconds and each worker's delay, and an exchange waits for
 the latest of those that take part. Ten thousand workers cost ten thousand additions an event.
 
 What makes a worker late comes at any time and does not last: the more often workers exchange, the more of it they wait
