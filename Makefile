@@ -31,8 +31,9 @@ browser:
 	@if ! which chromium chromium-browser google-chrome | grep -q . && [ "$$(id -u)" = 0 ] && which apt-get >/dev/null; then \
 	  echo "Installing Chromium for the page's test ..."; apt-get -qq update && apt-get -qq install -y chromium >/dev/null || true; fi
 
+# Tests of a module share workers, a job or a browser, so that a process gets whole files.
 test: lint browser ## lint, then every test that is not slow
-	@$(VENV) python -m pytest -q
+	@$(VENV) python -m pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/ready ## the tests that take minutes
 	@$(VENV) python -m pytest -q -m slow --timeout 1800

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from daskconv.dashboard.leaving import allow_leaving
 from daskconv.dashboard.record import Record
 from daskconv.errors import InputError
 from daskconv.events import Event, listening
@@ -81,6 +82,7 @@ class _Served:
 
         from daskconv.dashboard.page import guarded, paths, show
 
+        allow_leaving()
         records = guarded(self._record, self._lock)
         applications = {path: partial(show, names=names, records=records) for path, names in paths().items()}
         first = self.port

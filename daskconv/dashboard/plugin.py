@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import SchedulerPlugin
 
+from daskconv.dashboard.leaving import allow_leaving
 from daskconv.dashboard.record import Record
 from daskconv.events import TOPIC, event_of
 
@@ -79,6 +80,7 @@ def add_page(scheduler: Any) -> None:
     running = _dashboard(scheduler)
     if running is None:
         return
+    allow_leaving()
     shared = template_variables(scheduler)
     if PATH not in running.app_paths:
         # A Bokeh server takes no more applications once it runs: a second one stands beside it, on the same port.

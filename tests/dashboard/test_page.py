@@ -1,10 +1,12 @@
 """The page, in a real browser, while a real run trains: on a local cluster, under mpiexec, and without a scheduler."""
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +137,33 @@ def test_without_a_scheduler_this_process_serves_the_page_of_many_workers(chromi
         assert max(page.evaluate("() => window.long")) < 1000
         keep_picture(page, "hundred_workers", tmp_path)
         assert not errors
+
+
+def test_who_leaves_while_the_server_is_busy_is_no_error(monkeypatch, caplog):
+    from bokeh.client import pull_session
+    from bokeh.server.tornado import BokehTornado
+
+    servers, start = [], BokehTornado.start
+    monkeypatch.setattr(BokehTornado, "start", lambda server: (servers.append(server), start(server)))
+    for name in ("bokeh", "tornado.application"):  # Dask keeps them from the root
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    with serving() as address:
+        session = pull_session(url=address)
+        (server,) = servers
+        lost = threading.Event()
+
+        def lose():  # what Bokeh does with a connection whose ping fails, while messages still wait to be read
+            for connection in list(server._clients):
+                server.client_lost(connection)
+            lost.set()
+
+        server.io_loop.add_callback(lose)
+        assert lost.wait(10)
+        session.document.title = "sent before it left"
+        session.force_roundtrip()
+        session.close()
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR and record.exc_info]
+    assert not errors, errors
 
 
 def test_figures_of_many_workers_are_made_in_less_than_a_second():
