@@ -1,8 +1,9 @@
 """The cost model against measured steps of this machine: time, bytes and memory, and the plan that it chooses.
 
-For one network after the other, the machine is calibrated on its own; then steps are timed under mpiexec, for plans,
-transports, numbers of workers and batch sizes: what a machine does besides changes from one quarter of an hour to the
-next. The script starts itself under mpiexec, where it only times, and writes what it finds (--json):
+For one network after the other, in each round, the machine is calibrated on its own; then steps are timed under
+mpiexec, for plans, transports, numbers of workers and batch sizes: what a machine does besides changes from minute to
+minute, so that errors are those of a round, and their medians are shown. The script starts itself under mpiexec, where
+it only times, and writes what it finds (--json):
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 """
@@ -10,7 +11,6 @@ python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 import argparse
 import json
 import multiprocessing
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -25,6 +25,7 @@ from _measure import (
     alternate,
     arguments,
     machine,
+    mpiexec,
     pyplot,
     ratios,
     show,
@@ -64,7 +65,7 @@ def parse() -> argparse.Namespace:
         "--machine", type=Path, metavar="FILE", help="figures of daskconv calibrate, else made now"
     )
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--rounds", type=int, default=3, help="timed epochs of each case")
+    parser.add_argument("--rounds", type=int, default=3, help="times that it all is calibrated and timed")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw prediction against measurement")
     args = parser.parse_args()
@@ -80,8 +81,11 @@ def main() -> None:
         timed(args)
         return
     plot = pyplot() if args.png else None
-    parts = [launched(args, net) for net in args.nets]
-    rows, choices, memory = ([row for part in parts for row in part[key]] for key in parts[0])
+    rounds = [[launched(args, net) for net in args.nets] for _ in range(args.rounds)]
+    rows, choices, memory = (
+        middle_rows([[row for part in parts for row in part[key]] for parts in rounds])
+        for key in ("steps", "choices", "memory")
+    )
     summary = summarised(rows, memory)
     show("Predicted and measured steps", rows)
     show("Plan auto beside fixed plans, mpi, 2 workers; ms a step", choices)
@@ -104,11 +108,32 @@ def launched(args: argparse.Namespace, net: str) -> dict[str, list[dict[str, Any
         if args.machine is None:
             nets = [(NETS[net][0](), NETS[net][1])]
             calibrate(nets, figures, report=lambda text: print(f"calibrating: {text}", flush=True))
-        beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
-        command = [beside or "mpiexec", "-n", "4", sys.executable, __file__, "--nets", net]
-        options = ["--rounds", str(args.rounds), "--machine", str(figures), "--json", str(found)]
+        command = [mpiexec(), "-n", "4", sys.executable, __file__, "--nets", net]
+        options = ["--machine", str(figures), "--json", str(found)]
         subprocess.run([*command, *options, *["--quick"] * args.quick], check=True)
         return json.loads(found.read_text())
+
+
+def middle_rows(rounds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of all rounds as one each: medians of the figures, and every word that was said."""
+    rows = []
+    for same in zip(*rounds, strict=True):
+        values = {name: [row[name] for row in same] for name in same[0]}
+        rows.append(
+            {
+                name: median(some) if isinstance(some[0], float) else joined(some)
+                for name, some in values.items()
+            }
+        )
+        if "measured_ms" in values:
+            found = spread(values["measured_ms"])
+            rows[-1]["spread_%"] = 100 * (found["high"] - found["low"]) / found["median"]
+    return rows
+
+
+def joined(values: list[Any]) -> Any:
+    """Return a value that rounds agree on, or all of them."""
+    return values[0] if len(set(values)) == 1 else " / ".join(map(str, dict.fromkeys(values)))
 
 
 def timed(args: argparse.Namespace) -> None:
@@ -149,19 +174,17 @@ def row(
     predicted = simulate(price(Case(network, shape, batch), PLANS[plan], figures, workers, transport))
     x, y = random_images(batch * args.steps, shape, 10)
     opened = opened_transport(network, x, y, batch, 1, transport, client, plan=PLANS[plan])
-    seconds, counted = [], 0
+    counted = 0
     try:
         opened.run_epoch(0, lambda: False)
         before = sent(opened) if transport == "mpi" else 0
-        for epoch in range(1, args.rounds + 1):
-            started = perf_counter()
-            opened.run_epoch(epoch, lambda: False)
-            seconds.append((perf_counter() - started) / args.steps)
+        started = perf_counter()
+        opened.run_epoch(1, lambda: False)
+        seconds = (perf_counter() - started) / args.steps
         if transport == "mpi":
-            counted = (sent(opened) - before) // (args.rounds * args.steps)
+            counted = (sent(opened) - before) // args.steps
     finally:
         opened.close()
-    found = spread(seconds)
     return {
         "net": name,
         "batch": batch,
@@ -169,9 +192,8 @@ def row(
         "transport": transport,
         "workers": workers,
         "predicted_ms": 1e3 * predicted.seconds,
-        "measured_ms": 1e3 * found["median"],
-        "error_%": 100 * (predicted.seconds / found["median"] - 1),
-        "spread_%": 100 * (found["high"] - found["low"]) / found["median"],
+        "measured_ms": 1e3 * seconds,
+        "error_%": 100 * (predicted.seconds / seconds - 1),
         "predicted_bytes": predicted.cost.sent if transport == "mpi" else 0.0,
         "sent_bytes": float(counted),
     }
@@ -194,7 +216,7 @@ def choice(args: argparse.Namespace, client: Any, figures: Machine, name: str) -
                 side: partial(lambda opened: opened.run_epoch(next(epochs), lambda: False), opened)
                 for side, opened in sides.items()
             },
-            args.rounds,
+            rounds=1,
         )
     finally:
         for opened in sides.values():
