@@ -8,8 +8,10 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from math import comb
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
@@ -128,6 +130,31 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
     """Return the median and the spread of the ratios round by round."""
     return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def grown(job: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, float]:
+    """Return by how many MB resident memory grows while something runs: at most, and at its end.
+
+    ``job(*args)`` gets ready and returns what is to run, in a process of its own: what a fork inherits is there before.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_grown_here, job, *args).result()
+
+
+def _grown_here(job: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, float]:
+    run = job(*args)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _resident("VmRSS")
+    result = run()
+    grew = (_resident("VmHWM") - before) / 1e6, (_resident("VmRSS") - before) / 1e6
+    del result
+    return grew
+
+
+def _resident(what: str) -> int:
+    """Return bytes that Linux says of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], notes: Iterable[str] = ()) -> None:

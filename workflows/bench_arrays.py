@@ -11,17 +11,14 @@ of the same size, each tile on one thread.
 
 import argparse
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
-from _measure import alternate, arguments, interval, machine, show, show_machine, write_json
+from _measure import alternate, arguments, grown, interval, machine, show, show_machine, write_json
 
 import daskconv
 from daskconv.graph.threads import available_threads
@@ -104,7 +101,7 @@ def measure_filter(image: np.ndarray, size: int, args: argparse.Namespace) -> di
     low, high = interval(paired)
     speeds = {name: image.size / median(seconds) / 1e6 for name, seconds in times.items()}
     job = size, args.size, args.chunk, args.threads
-    peaks = {f"{name}_peak_MB": peak(filter_job, name, *job) for name in FILTERS}
+    peaks = {f"{name}_peak_MB": grown(filter_job, name, *job)[0] for name in FILTERS}
     return {"kernel": f"{size}x{size}", **speeds, "ratio": median(paired), "low": low, "high": high, **peaks}
 
 
@@ -144,7 +141,7 @@ def predict(args: argparse.Namespace) -> list[dict[str, Any]]:
     paired = [peer / own for peer, own in zip(times["PyTorch"], times["daskconv"], strict=True)]
     low, high = interval(paired)
     speeds = {name: args.scene**2 / median(seconds) / 1e6 for name, seconds in times.items()}
-    peaks = {f"{name}_peak_MB": peak(predict_job, name, *job) for name in PREDICTORS}
+    peaks = {f"{name}_peak_MB": grown(predict_job, name, *job)[0] for name in PREDICTORS}
     row = {"tile": args.tile, **speeds, "ratio": median(paired), "low": low, "high": high, **peaks}
     notes = [
         "ratio: the time of PyTorch under map_overlap, in its better layout, over that of daskconv; low, high: the "
@@ -230,26 +227,6 @@ def check_same_map(ours: np.ndarray, theirs: np.ndarray) -> None:
     error = abs(ours - theirs).max() / abs(theirs).max()
     if not error < 1e-4:
         raise SystemExit(f"daskconv and PyTorch differ by {error:.1e} of the largest output.")
-
-
-def peak(job: Callable[..., Callable[[], Any]], *args: Any) -> float:
-    """Return the growth of resident memory, in MB, while one job runs in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(growth, job, *args).result()
-
-
-def growth(job: Callable[..., Callable[[], Any]], *args: Any) -> float:
-    run = job(*args)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
-    run()
-    return (resident("VmHWM") - before) / 1e6
-
-
-def resident(what: str) -> int:
-    """Return bytes that Linux says of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 PARTS = {"convolve": convolve, "predict": predict}

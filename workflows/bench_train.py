@@ -1,4 +1,4 @@
-"""Whole training steps beside PyTorch: the same net, weights, batches and threads, in alternating runs.
+"""Whole training steps beside PyTorch: the same net, weights, batches and threads, in alternating runs; and memory.
 
 python workflows/bench_train.py --threads 1 2
 python workflows/bench_train.py --nets vgg11 --steps 2
@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from _measure import alternate, arguments, machine, ratios, show, show_machine, write_json
+from _measure import alternate, arguments, grown, machine, ratios, show, show_machine, write_json
 from _torch import TorchNetwork, torch
 from _training import DECAY, MOMENTUM, RATE, laps, local_run, random_images
 
@@ -83,7 +83,7 @@ def main() -> None:
     args = parse()
     if args.batch:
         CASES.update({name: replace(case, batch=args.batch) for name, case in CASES.items()})
-    figures: dict[str, list] = {"rows": [], "epochs": [], "profiles": []}
+    figures: dict[str, list] = {"rows": [], "memory": [], "epochs": [], "profiles": []}
     for name in args.nets:
         for part, rows in compare(args, name, CASES[name]).items():
             figures[part] += rows
@@ -98,9 +98,11 @@ def compare(args: argparse.Namespace, name: str, case: Case) -> dict[str, list]:
     check_same(case, x[: case.batch])
     rows = [steps_row(name, x, y, threads, args.rounds) for threads in args.threads]
     show(f"A training step of {name}, batch {case.batch}; medians of {args.rounds} rounds", rows)
+    memory = [memory_row(name, threads) for threads in args.threads]
+    show("By how much resident memory grows in two steps, model and all: at most, and at their end", memory)
     parts = profile(name, x, y, args.rounds)
     show("Where daskconv's time goes on 1 thread; share in %", parts)
-    found = {"rows": rows, "profiles": parts}
+    found = {"rows": rows, "memory": memory, "profiles": parts}
     if args.epoch:
         images = epoch_images(args.data, case)
         found["epochs"] = [epoch_row(name, *images, threads) for threads in args.threads]
@@ -146,8 +148,13 @@ def contestants(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> dict[
     daskconv caps BLAS to one thread only while it runs, and PyTorch's pool sleeps meanwhile.
     """
     torch.set_num_threads(threads)
-    sides: dict[str, Callable[[], Any]] = {"daskconv": local_run(case.network(), x, y, case.batch, threads)}
-    return sides | {layout: torch_run(case, x, y, layout) for layout in LAYOUTS}
+    return {side: contestant(case, x, y, side, threads) for side in ("daskconv", *LAYOUTS)}
+
+
+def contestant(case: Case, x: np.ndarray, y: np.ndarray, side: str, threads: int) -> Callable[[], Any]:
+    if side == "daskconv":
+        return local_run(case.network(), x, y, case.batch, threads)
+    return torch_run(case, x, y, side)
 
 
 def torch_run(case: Case, x: np.ndarray, y: np.ndarray, layout: str) -> Callable[[], Any]:
@@ -176,6 +183,29 @@ def torch_epoch(
         optimizer.step()
         total += loss.item() * len(indices)
     return total / len(images)
+
+
+def memory_row(name: str, threads: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"net": name, "threads": threads}
+    for side in ("daskconv", *LAYOUTS):
+        row[f"{side}_peak_MB"], row[f"{side}_end_MB"] = grown(memory_job, CASES[name], side, threads)
+    return row
+
+
+def memory_job(case: Case, side: str, threads: int) -> Callable[[], Any]:
+    """Return what trains a side's model for two steps; its library has trained a small one before."""
+    torch.set_num_threads(threads)
+    small = CASES["resnet20"]
+    x, y = random_images(16, small.input_shape, 10)
+    contestant(replace(small, batch=8), x, y, side, threads)()
+    x, y = random_images(2 * case.batch, case.input_shape, 10)
+    return partial(_trained, case, x, y, side, threads)
+
+
+def _trained(case: Case, x: np.ndarray, y: np.ndarray, side: str, threads: int) -> Callable[[], Any]:
+    run = contestant(case, x, y, side, threads)
+    run()
+    return run  # a model is in memory as long as it is trained
 
 
 def check_same(case: Case, x: np.ndarray) -> None:

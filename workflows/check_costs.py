@@ -10,9 +10,9 @@ python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 
 import argparse
 import json
-import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 from _measure import (
     alternate,
     arguments,
+    grown,
     machine,
     mpiexec,
     pyplot,
@@ -237,36 +238,29 @@ def memory_row(name: str, figures: Machine) -> dict[str, Any]:
     network, shape, (batch, *_) = NETS[name][0](), *NETS[name][1:]
     batch *= 8
     cost = price(Case(network, shape, batch), plans.data(1), figures, 1, "local")
-    # What a fork inherits is there before: a fresh process grows by what it needs.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        grown = pool.apply(growth, (name, batch))
-    error = 100 * (cost.memory / grown - 1)
+    most = max(1.0, grown(memory_job, name, batch)[0])
     return {
         "net": name,
         "batch": batch,
         "predicted_MB": cost.memory / 1e6,
-        "measured_MB": grown / 1e6,
-        "error_%": error,
+        "measured_MB": most,
+        "error_%": 100 * (cost.memory / 1e6 / most - 1),
     }
 
 
-def growth(name: str, batch: int) -> float:
-    """Return the bytes by which this process grows in steps, its libraries and compiled kernels not counted."""
+def memory_job(name: str, batch: int) -> Callable[[], Any]:
+    """Return steps of a network, with libraries and compiled kernels in memory already."""
     network, shape = NETS[name][0](), NETS[name][1]
     x, y = random_images(8, shape, 10)
     opened_transport(network, x, y, 8, 1, "local", None, plan=plans.data(1)).run_epoch(0, lambda: False)
     x, y = random_images(2 * batch, shape, 10)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = status("VmRSS")
-    opened = opened_transport(network, x, y, batch, 1, "local", None, plan=plans.data(1))
-    opened.run_epoch(0, lambda: False)
-    return max(1.0, status("VmHWM") - before)
 
+    def run() -> None:
+        opened_transport(network, x, y, batch, 1, "local", None, plan=plans.data(1)).run_epoch(
+            0, lambda: False
+        )
 
-def status(name: str) -> float:
-    """Return a figure that Linux keeps of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+    return run
 
 
 def summarised(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict[str, Any]:

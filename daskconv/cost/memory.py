@@ -60,14 +60,25 @@ def step_bytes(
         blocks = own * ceil(shard / block)
         side = min(threads, blocks)
         values, largest = (size * block / max(shard, 1) * side for size in (values, largest))
-        # A sum of gradients waits at each level of the tree; what all workers add up has a vector of its own.
-        copies = state + min(blocks, side + (blocks - 1).bit_length()) + (workers > 1)
+        copies = state + 1 + _waiting(own, blocks, side) + (workers > 1)
     else:
         side = min(threads, own)
         values *= own
         copies = state + (max(2.0, state) + state if local else 2.0)
     held = weight_bytes(steps, own)
     return copies * held + values + 2 * largest + side * max(map(_packed, steps), default=0.0)
+
+
+def _waiting(shards: int, blocks: int, side: int) -> float:
+    """Return how many copies of the gradients wait to be added to the sum, where ``side`` blocks run at a time.
+
+    Sums of subtrees wait for their other halves, and so does that of a shard's blocks so far; of two blocks that run
+    at a time, what the slower one has not reached yet.
+    """
+    each = blocks // shards
+    at_once = max(1, side // each)
+    subtrees = max(0, (ceil(shards / at_once) - 1).bit_length() - 1)
+    return subtrees + (each > 1 and shards > 1) + (side / 2 if blocks > 1 else 0)
 
 
 def weight_bytes(steps: Sequence[Step], own: int) -> float:

@@ -24,7 +24,7 @@ from daskconv.plan.plans import Plan, data
 from daskconv.plan.slices import Slice, slices_of
 from daskconv.plan.split import Split
 from daskconv.plan.splitter import split
-from daskconv.plan.tasks import FlatGradients, Indices, add_into, block_partial, flat_layout, update
+from daskconv.plan.tasks import Indices, add_into, block_partial, flat_layout, update
 
 STATE, DATA = "state", "data"
 """Keys that a step's graph reads: the TrainState before the step, and the Data."""
@@ -126,11 +126,6 @@ class Program:
     def gradients_of(self, vector: NDArray) -> NDArray:
         """Return the part of a vector that is gradients."""
         return vector[: sum(prod(self.vector_shapes[name]) for name in self.trainable)]
-
-    def flat_gradients(self) -> FlatGradients:
-        """Return what takes gradients into one vector."""
-        vector = np.empty(self.elements, self.dtype)
-        return FlatGradients(self.unflatten(vector), vector)
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:

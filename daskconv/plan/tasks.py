@@ -146,22 +146,9 @@ class Places:
 
     def __setitem__(self, name: str, gradient: NDArray) -> None:
         """Copy a parameter's gradient, unless it was written to its place."""
-        place = self.places[name]
+        place = self[name]
         if gradient.ctypes.data != place.ctypes.data:
             place[...] = gradient.reshape(place.shape)
-
-
-@dataclass
-class FlatGradients(Places):
-    """Takes the gradient of each parameter to its place in one vector.
-
-    Attributes
-    ----------
-    vector : array (elements,)
-        What the places are views of.
-    """
-
-    vector: NDArray
 
 
 def block_partial(
@@ -172,16 +159,29 @@ def block_partial(
     epoch: int,
     threads: int,
     spread: int = 1,
-    grads: FlatGradients | None = None,
 ) -> Partial:
-    """Run a block of images forward and backward; whoever gives ``grads`` may watch them come.
+    """Run a block of images forward and backward; ``spread`` is that of :func:`block_sums`."""
+    vector = np.zeros(program.elements, program.dtype)
+    grads = Places(program.unflatten(vector))
+    return Partial(vector, block_sums(program, state, data, indices, epoch, threads, spread, grads))
+
+
+def block_sums(
+    program: Program,
+    state: TrainState,
+    data: Data,
+    indices: Indices,
+    epoch: int,
+    threads: int,
+    spread: int,
+    grads: Places,
+) -> NDArray[np.float64]:
+    """Run a block of images forward and backward, set gradients in ``grads``, and return the other sums.
 
     ``spread`` threads, where they are more than one, share each convolution.
     """
-    grads = program.flat_gradients() if grads is None else grads
     if not len(indices):
-        grads.vector[...] = 0
-        return Partial(grads.vector, np.zeros(program.sums_size))
+        return np.zeros(program.sums_size)
     x, y, weight = in_layer("data", "forward", "other", data.take, indices, epoch)
     context = Context(
         True,
@@ -200,12 +200,12 @@ def block_partial(
         for name, statistic in context.batch_statistics.items():
             grads[name] = statistic * len(indices)
         network.backward(state.params, saved, dscores, context, methods, program.trainable, grads)
-    return Partial(grads.vector, program.sums_of(scores, y, weight, loss))
+    return program.sums_of(scores, y, weight, loss)
 
 
 def add_into(total: Partial, part: Partial) -> Partial:
     """Add sums in place: those of a step's graph have no other reader."""
-    with np.errstate(all="ignore"):  # as in block_partial
+    with np.errstate(all="ignore"):  # as in block_sums
         np.add(total.gradient, part.gradient, out=total.gradient)
     np.add(total.sums, part.sums, out=total.sums)
     return total

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from daskconv.events import emit
 from daskconv.kernels import heap
-from daskconv.plan import tree
 from daskconv.plan.input import InputRead
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, Position, TrainState
 from daskconv.run.ahead import reading_ahead
-from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps, subtree_sums
+from daskconv.run.blocks import BlockSums
+from daskconv.run.loop import add_in_order, evaluate_blocks, run_steps
 from daskconv.run.watch import NOBODY, Asked, Watch
 
 
@@ -34,20 +34,19 @@ class LocalTransport:
         self.program, self.data, self.threads = program, data, threads
         self.watch = Watch(program, emit, asked, threads=threads, interval=0)
         self._state, self._shared = state, False
+        self._root = (0, program.shards)
+        self._sums = BlockSums(program, [self._root], threads)
         self._computed: set[int] = set()
 
     def run_epoch(self, epoch: int, stopped: Callable[[], bool], until: int | None = None) -> Position:
         """Run the epoch's steps here."""
-        root = (0, self.program.shards)
 
-        def compute(
-            program: Program, state: TrainState, data: Data, indices: Indices, epoch: int
-        ) -> dict[tree.Span, Partial]:
-            return subtree_sums(program, state, data, [root], indices, epoch, self.threads)
+        def compute(program: Program, state: TrainState, data: Data, indices: Indices, epoch: int) -> None:
+            self._sums.run(state, data, indices, epoch)
 
-        def exchange(parts: dict[tree.Span, Partial], stop: bool) -> tuple[Partial, bool]:
-            self._computed.update(range(*root))
-            return parts[root], stop
+        def exchange(parts: None, stop: bool) -> tuple[Partial, bool]:
+            self._computed.update(range(*self._root))
+            return self._sums.totals[self._root], stop
 
         def keep(state: TrainState, steps: int) -> None:
             self._state = state
@@ -56,7 +55,7 @@ class LocalTransport:
         if self._shared:
             # Whoever else has the state keeps it as it is; steps change it in place.
             self._state, self._shared = self._state.copy(), False
-        with reading_ahead(self.program, self.data["train"], epoch, [root], self._state, until) as data:
+        with reading_ahead(self.program, self.data["train"], epoch, [self._root], self._state, until) as data:
             steps = (self.program, self._state, data, epoch, compute, exchange, stopped, keep)
             return run_steps(*steps, self.watch, until).position
 

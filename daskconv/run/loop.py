@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import numpy as np
-from dask._task_spec import DataNode, Task
+from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from daskconv.graph.threads import execute, one_thread_each
-from daskconv.plan import tree
-from daskconv.plan.program import DATA, STATE, Program
+from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState, evaluate_block, update
 from daskconv.run.ahead import blocks_ahead
 from daskconv.run.transport import begin
@@ -57,25 +56,6 @@ def run_steps(
             watch.end()
             keep(state, len(batches))
     return state
-
-
-def subtree_sums(
-    program: Program,
-    state: TrainState,
-    data: Data,
-    spans: list[tree.Span],
-    indices: Indices,
-    epoch: int,
-    threads: int,
-) -> dict[tree.Span, Partial]:
-    """Return the gradients of some subtrees of shards, their blocks side by side on this process's threads."""
-    graph: dict[Hashable, Any] = {STATE: DataNode(STATE, state), DATA: DataNode(DATA, data)}
-    spread = program.spread_threads(spans, indices, threads)
-    for span in spans:
-        graph |= program.subtree_graph(span, indices, epoch, threads, spread)
-    with one_thread_each():
-        results = execute(graph, [("sum", *span) for span in spans], threads)
-    return dict(zip(spans, results, strict=True))
 
 
 def evaluate_blocks(

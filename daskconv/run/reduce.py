@@ -18,7 +18,7 @@ from daskconv.plan.buckets import sums_size
 from daskconv.plan.program import Program
 from daskconv.plan.tasks import Data, Indices, Partial, TrainState
 from daskconv.run.allreduce import all_reduce
-from daskconv.run.blocks import BlockSums, Vector
+from daskconv.run.blocks import BlockSums
 from daskconv.run.moves import Carrier, Pending
 
 
@@ -55,31 +55,31 @@ class Reduction:
     def compute(self, state: TrainState, data: Data, indices: Indices, epoch: int, messages: Carrier) -> None:
         """Run this rank's blocks; what is complete is on its way when this returns."""
         self.messages, self.pending = messages, list[Pending]()
-        self._found: list[dict[tree.Span, Vector]] = [{} for _ in range(self.last + 1)]
+        self._missing = [len(self.own)] * self.last
         self.blocks.run(state, data, indices, epoch)
 
     def finish(self, stop: bool) -> tuple[Partial, bool]:
         """Return the sum over all shards, valid until the next step, and whether anyone wants to stop."""
-        vectors = self._found[self.last]
         # The wish is one more sum.
-        arrays = {span: np.append(vectors[span].sums, float(stop)) for span in self.own}
+        arrays = {span: np.append(own.sums, float(stop)) for span, own in self.blocks.totals.items()}
         self._start(self.last, arrays, self.total.sums)
         for pending in self.pending:
             pending.wait()
         if not self.height:
-            self.total.gradient = vectors[self.own[0]].vector
-        self.blocks.give_back(list(vectors.values()))
+            self.total.gradient = self.blocks.totals[self.own[0]].gradient
         return Partial(self.total.gradient, self.total.sums[:-1]), bool(self.total.sums[-1])
 
-    def _ready(self, bucket: int, span: tree.Span, vector: Vector) -> None:
+    def _ready(self, bucket: int, span: tree.Span) -> None:
         """Begin a bucket's exchange once this rank has it of all its subtrees."""
+        if bucket == self.last or not self.height:
+            return
         with self._lock:
-            self._found[bucket][span] = vector
-            complete = len(self._found[bucket]) == len(self.own)
-        if complete and bucket < self.last and self.height:
+            self._missing[bucket] -= 1
+            complete = not self._missing[bucket]
+        if complete:
             start, stop = self.blocks.ranges[bucket]
             # In the order in which the others expect the subtrees, whatever came first.
-            arrays = {span: self._found[bucket][span].vector[start:stop] for span in self.own}
+            arrays = {span: own.gradient[start:stop] for span, own in self.blocks.totals.items()}
             self._start(bucket, arrays, self.total.gradient[start:stop])
 
     def _start(self, bucket: int, arrays: Mapping[tree.Span, NDArray], out: NDArray) -> None:
