@@ -20,8 +20,9 @@ from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
 # Pixels that lie so near each other are read where they are: from far apart, their lines share few sets of L1.
 _NEAR_BYTES = 512
-# Output gradients that are read again for every tap stay in L1.
-_STRIP_BYTES = 16 << 10
+# Output gradients that are read again for every tap, from L2: the more they are, the fewer times sums are fetched.
+# With 16 KiB, which stay in L1, GoogLeNet's layers take 1.04 of the time (AVX-512, 1 thread).
+_STRIP_BYTES = 64 << 10
 
 
 class Strip(NamedTuple):
