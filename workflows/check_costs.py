@@ -252,7 +252,10 @@ def memory_job(name: str, batch: int) -> Callable[[], Any]:
     """Return steps of a network, with libraries and compiled kernels in memory already."""
     network, shape = NETS[name][0](), NETS[name][1]
     x, y = random_images(8, shape, 10)
-    opened_transport(network, x, y, 8, 1, "local", None, plan=plans.data(1)).run_epoch(0, lambda: False)
+    opened = opened_transport(network, x, y, 8, 1, "local", None, plan=plans.data(1))
+    opened.run_epoch(0, lambda: False)
+    opened.close()  # gives its memory back
+    del opened
     x, y = random_images(2 * batch, shape, 10)
 
     def run() -> None:

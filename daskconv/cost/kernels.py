@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -45,22 +46,8 @@ def measure_kernels(network: Network, input_shape: Shape, rounds: int = ROUNDS) 
                     times[size].append(found)
     keys = times[sizes[0]][0]
     return [
-        _fitted(key, {size: undisturbed([row[key] for row in rows]) for size, rows in times.items()})
-        for key in keys
+        _fitted(key, {size: median(row[key] for row in rows) for size, rows in times.items()}) for key in keys
     ]
-
-
-def undisturbed(times: Sequence[float]) -> float:
-    """Return what something takes that was timed again and again, the lower quartile.
-
-    Whatever else a machine does makes some times longer and none shorter, and a noisy minute makes most of them so.
-
-    Examples
-    --------
-    >>> undisturbed([3.0, 9.0, 4.0, 5.0, 8.0])
-    4.0
-    """
-    return float(np.quantile(times, 0.25))
 
 
 def block_of(network: Network, input_shape: Shape) -> int:

@@ -78,7 +78,7 @@ def _waiting(shards: int, blocks: int, side: int) -> float:
     each = blocks // shards
     at_once = max(1, side // each)
     subtrees = max(0, (ceil(shards / at_once) - 1).bit_length() - 1)
-    return subtrees + (each > 1 and shards > 1) + (side / 2 if blocks > 1 else 0)
+    return subtrees + (each > 1 and shards > 1) + (side / 2 if side > 1 else 0)
 
 
 def weight_bytes(steps: Sequence[Step], own: int) -> float:

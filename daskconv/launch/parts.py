@@ -10,7 +10,7 @@ from timeit import timeit
 
 import numpy as np
 
-from daskconv.cost.kernels import ROUNDS, SHARD, block_of, undisturbed
+from daskconv.cost.kernels import ROUNDS, SHARD, block_of
 from daskconv.cost.machine import Kernel
 from daskconv.cost.trace import Case, trace
 from daskconv.nn.layers import Dense, Flatten
@@ -48,7 +48,7 @@ def with_serial(
         for pass_ in ("forward", "backward"):
             key = step.node.name, pass_
             times = [(one.get(key, 0.0), two.get(key, 0.0) / _PARTS) for one, two in rows]
-            one, two = map(undisturbed, zip(*times, strict=True))
+            one, two = map(median, zip(*times, strict=True))
             if one > 0:
                 serial = (two / one - 1 / step.parts) / (1 - 1 / step.parts)
                 found[step.work.label, pass_].append(min(max(serial, 0.0), 1.0))
@@ -61,7 +61,7 @@ def segment_seconds(rounds: int = ROUNDS) -> float:
     shape, plan = (2, 2, 2), plans.model(_PARTS)
     runs = [_runner(net, shape, plan, 4) for net in nets]
     times = [[timeit(run, number=1) for run in runs] for _ in range(rounds + 1)][1:]
-    shallow, deep = map(undisturbed, zip(*times, strict=True))
+    shallow, deep = map(median, zip(*times, strict=True))
     few, many = (sum(1 for step in trace(Case(net, shape, 4), plan) if step.moves) for net in nets)
     return max((deep - shallow) / (many - few) / _PARTS / 2, 1e-6)
 
