@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from traceback import walk_tb
 from typing import Any
 
 # Where Bokeh and Tornado log what a browser's message and its end of the connection have raised.
@@ -31,7 +32,5 @@ def allow_leaving() -> None:
 
 def _module(error: BaseException) -> Any:
     """Return the name of the module that has raised an error."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return None if place is None else place.tb_frame.f_globals.get("__name__")
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__") if frames else None

@@ -36,11 +36,10 @@ def networks():
     return [Sequential(plain), Sequential([plain[0], BatchNorm(), *plain[1:]])]
 
 
-def whole_sum(program, state, data, indices, epoch):
-    """Return the sum that a step's graph ends in, run as it stands."""
-    root = (0, program.shards)
+def graph_sum(program, span, state, data, indices, epoch):
+    """Return the sum of a subtree of shards that a step's graph ends in, run as it stands."""
     given = {STATE: DataNode(STATE, state), DATA: DataNode(DATA, data)}
-    return execute(given | program.subtree_graph(root, indices, epoch), [("sum", *root)], 1)[0]
+    return execute(given | program.subtree_graph(span, indices, epoch), [("sum", *span)], 1)[0]
 
 
 def check(comm, hosts, shards, batch, threads, network):
@@ -56,7 +55,7 @@ def check(comm, hosts, shards, batch, threads, network):
     with Messages(comm, 30) as messages:
         for step, size in enumerate((batch, batch, max(1, batch - 5))):
             indices = draw.permutation(60)[:size]
-            expected = whole_sum(program, state, data, indices, step)
+            expected = graph_sum(program, (0, program.shards), state, data, indices, step)
             reduction.compute(state, data, indices, step, messages)
             total, stop = reduction.finish(step == 1 and comm.rank == 0)
             assert total.gradient.tobytes() == expected.gradient.tobytes()
