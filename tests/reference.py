@@ -281,6 +281,7 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(implicit, "_MANY_IMAGES", 3)
     monkeypatch.setattr(tiles, "_BLOCK_FLOPS", 20_000)
     monkeypatch.setattr(tiles, "_PIPELINED_FLOPS", 1)
+    monkeypatch.setattr(tiles, "_FEWEST_ROWS", 40)
 
 
 def pool_windows(image, kernel, stride, pads, dilation, ceil_mode):

@@ -68,8 +68,9 @@ def forward(
     if method == "fft":
         _correlate_by_fft([correlation], x, w, bias, window.groups, False, out, threads)
         return _finished(out, epilogue, threads)
-    matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=False)
-    _correlate([(correlation, matrices, out.reshape(-1, w.shape[3]))], x, bias, method, threads)
+    _correlate(
+        [(correlation, out.reshape(-1, w.shape[3]))], x, w, bias, window.groups, False, method, threads
+    )
     return _finished(out, epilogue, threads)
 
 
@@ -108,11 +109,10 @@ def input_grad(
     for correlation in correlations:
         whole = correlation.spacing == (1, 1)
         part = out if whole else np.empty((len(dy), *correlation.size, x_shape[3]), dy.dtype)
-        matrices = lowering.weight_matrices(w, correlation, window.groups, transposed=True)
-        parts.append((correlation, matrices, part.reshape(-1, x_shape[3])))
-    _correlate(parts, dy, None, method, threads)
+        parts.append((correlation, part.reshape(-1, x_shape[3])))
+    _correlate(parts, dy, w, None, window.groups, True, method, threads)
     if window.stride != (1, 1):
-        for correlation, _, part in parts:
+        for correlation, part in parts:
             lowering.interleave(part.reshape(len(dy), *correlation.size, x_shape[3]), correlation, out)
     return out
 
@@ -237,33 +237,35 @@ def _fft_cuts(
 
 
 def _correlate(
-    parts: list[tuple[Correlation, list[NDArray], NDArray]],
+    parts: list[tuple[Correlation, NDArray]],
     x: NDArray,
+    w: NDArray,
     bias: NDArray | None,
+    groups: int,
+    transposed: bool,
     method: str,
     threads: int | None,
 ) -> None:
     """Compute each correlation over ``x`` into its ``out`` (rows, k), by lowering, whole or pipelined."""
-    cuts = [_rows_and_work(matrices, out) for _, matrices, out in parts]
+    depths = [lowering.lowered_width(correlation, x.shape[3] // groups) for correlation, _ in parts]
+    works = [
+        Work(2 * depth * out.shape[1], depth * out.itemsize * groups, _LOWERED)
+        for depth, (_, out) in zip(depths, parts, strict=True)
+    ]
     if method == "lowering":
-        run(
-            [
-                (lowering.correlate_rows, x, matrices, bias, correlation, cut, out[slice(*cut)])
-                for (correlation, matrices, out), (rows, work) in zip(parts, cuts, strict=True)
-                for cut in cuts_of(rows, work, threads)
-            ],
-            threads,
-            "other",
-        )
+        calls = []
+        for (correlation, out), work in zip(parts, works, strict=True):
+            matrices = lowering.weight_matrices(w, correlation, groups, transposed=transposed)
+            for cut in cuts_of(len(out), work, threads):
+                calls.append((lowering.correlate_rows, x, matrices, bias, correlation, cut, out[slice(*cut)]))
+        run(calls, threads, "other")
         return
-    tiles = [pipelined_tiles(rows, work) for rows, work in cuts]
-    largest = max(
-        (_longest(t) * matrices[0].shape[0] for t, (_, matrices, _) in zip(tiles, parts, strict=True)),
-        default=0,
-    )
+    tiles = [pipelined_tiles(len(out), work) for (_, out), work in zip(parts, works, strict=True)]
+    largest = max((_longest(cuts) * depth for cuts, depth in zip(tiles, depths, strict=True)), default=0)
     line = pipeline.Pipeline(threads or 1, largest, x.dtype)
-    for (correlation, matrices, out), cut in zip(parts, tiles, strict=True):
-        pipeline.add_correlation(line, x, matrices, bias, correlation, cut, out)
+    for (correlation, out), cuts in zip(parts, tiles, strict=True):
+        weights = pipeline.weights_of(w, correlation, groups, _longest(cuts), transposed=transposed)
+        pipeline.add_correlation(line, x, weights, bias, correlation, cuts, out)
     execute(line.in_order(), [], threads or 1)
 
 
@@ -291,11 +293,6 @@ def _over_images(
 ) -> None:
     cuts = shares_of(images, flops // max(images, 1), threads)
     run([(kernel, *(a[i:j] for a in per_image), *shared, window, out[i:j]) for i, j in cuts], threads)
-
-
-def _rows_and_work(matrices: list[NDArray], out: NDArray) -> tuple[int, Work]:
-    depth = matrices[0].shape[0]
-    return len(out), Work(2 * depth * out.shape[1], depth * out.itemsize * len(matrices), _LOWERED)
 
 
 def _longest(tiles: list[Range]) -> int:

@@ -8,13 +8,16 @@ make the graph:
 - ``("lower", t)`` needs ``("lower", t - lanes)``: at most ``lanes`` threads lower at once, the others multiply.
   Each thread's first tile is free of this: there is nothing to multiply yet.
 
+Where weights are packed, that is ``("other", t)``, before the first product that needs it.
+
 The graph is local to one process: lowered tiles never travel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +26,15 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
 from daskconv.graph.tiles import Range, Work, pipelined_columns
-from daskconv.kernels.lowering import channel_range, lower, multiply
+from daskconv.kernels import lowering
+from daskconv.kernels.jit import enabled, importable
+from daskconv.kernels.lowering import channel_range, lower, lowered_width, weight_matrices
 from daskconv.kernels.scratch import scratch
 from daskconv.timeline import timed
+
+if importable():
+    from daskconv.kernels import implicit
+    from daskconv.kernels.panels import width_of
 
 
 def live_buffers(threads: int) -> int:
@@ -72,12 +81,19 @@ class Pipeline:
         self._add(("lower", tile), edges, lower, x, correlation, rows, channels, buffer)
         return tile, buffer
 
-    def add_product(self, tile: int, after: int | None, function: Callable[..., None], *args: Any) -> None:
-        """Add what consumes a tile's buffer, after the products of tile ``after`` where their sums are one."""
-        edges = [("lower", tile), *([] if after is None else self.products[after])]
+    def add_packing(self, function: Callable[..., None], *args: Any) -> tuple:
+        """Add what packs the weights of the tiles that come next; return its key."""
+        key = ("other", len(self.products))
+        self._add(key, [], function, *args)
+        return key
+
+    def add_product(
+        self, tile: int, after: Sequence[Hashable], function: Callable[..., None], *args: Any
+    ) -> None:
+        """Add what consumes a tile's buffer, after some other tasks."""
         key = ("product", tile, len(self.products[tile]))
         self.products[tile].append(key)
-        self._add(key, edges, function, *args)
+        self._add(key, [("lower", tile), *after], function, *args)
 
     def in_order(self) -> dict[tuple, Task]:
         """Return the graph, the task to prefer first: several threads lower a tile ahead, so that none waits for it."""
@@ -98,25 +114,67 @@ def _after(_: list[None], stage: str, tile: int, function: Callable[..., None], 
     timed(stage, tile, function, *args)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What lowered rows of each group are multiplied with, in parts where the weights are more than a tile's rows.
+
+    Where kernels are compiled, the micro-kernel reads lowered rows as they are, and weights that are packed once for
+    all tiles; BLAS packs both for each tile.
+
+    Attributes
+    ----------
+    multiply : function
+        Called with (lowered rows, a part, bias, columns, out).
+    parts : list of list
+        Some output channels of a group each.
+    columns : list of list of (int, int)
+        The columns of the result that are theirs.
+    pack : tuple
+        The function, with its arguments, to be called before; empty where there is none.
+    """
+
+    multiply: Callable[..., None]
+    parts: list[list[Any]]
+    columns: list[list[Range]]
+    pack: tuple = ()
+
+
+def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, transposed: bool) -> Weights:
+    """Return the weights (r, s, c / groups, k) of a correlation for tiles of so many rows."""
+    c, filters = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
+    work = Work(2 * lowered_width(correlation, c) * filters, 1)
+    cuts = pipelined_columns(rows, filters, work, width_of(w.dtype) if enabled() else 1)
+    columns = [[(g * filters + start, g * filters + stop) for start, stop in cuts] for g in range(groups)]
+    if not enabled():
+        matrices = weight_matrices(w, correlation, groups, transposed=transposed)
+        parts: list[list[Any]] = [[matrix[:, slice(*cut)] for cut in cuts] for matrix in matrices]
+        return Weights(lowering.multiply, parts, columns)
+    packed = implicit.place(w, correlation, groups, transposed=transposed)
+    parts = [[packed.part(g, *cut) for cut in cuts] for g in range(groups)]
+    pack = partial(implicit.fill, transposed=transposed), w, correlation, packed
+    return Weights(implicit.multiply, parts, columns, pack)
+
+
 def add_correlation(
     pipeline: Pipeline,
     x: NDArray,
-    matrices: list[NDArray],
+    weights: Weights,
     bias: NDArray | None,
     correlation: Correlation,
     tiles: list[Range],
     out: NDArray,
 ) -> None:
     """Add a correlation whose result is ``out`` (all output pixels, k)."""
-    groups = len(matrices)
+    after = [pipeline.add_packing(*weights.pack)] if weights.pack else []
+    groups = len(weights.parts)
+    width = lowered_width(correlation, x.shape[3] // groups)
     for rows in tiles:
-        for g, matrix in enumerate(matrices):
+        for g in range(groups):
             channels = channel_range(g, groups, x.shape[3])
-            depth, filters = matrix.shape
-            tile, buffer = pipeline.add_tile(x, correlation, rows, channels, depth)
-            for start, stop in pipelined_columns(len(buffer), filters, Work(2 * depth * filters, 1)):
-                columns, part = (g * filters + start, g * filters + stop), matrix[:, start:stop]
-                pipeline.add_product(tile, None, multiply, buffer, part, bias, columns, out[slice(*rows)])
+            tile, buffer = pipeline.add_tile(x, correlation, rows, channels, width)
+            for part, columns in zip(weights.parts[g], weights.columns[g], strict=True):
+                args = buffer, part, bias, columns, out[slice(*rows)]
+                pipeline.add_product(tile, after, weights.multiply, *args)
 
 
 def add_weight_grad(
@@ -144,7 +202,7 @@ def add_weight_grad(
             after = last.get((lane, g))
             pipeline.add_product(
                 tile,
-                after,
+                [] if after is None else pipeline.products[after],
                 _accumulate,
                 buffer,
                 dy[slice(*rows), columns],

@@ -11,7 +11,7 @@ Range = tuple[int, int]
 # A product is worth ten times what its task costs, about 50 microseconds with the edges, or more ...
 _PIPELINED_FLOPS = 100_000_000
 # ... its lowered rows stay in the caches that cores share, where another core finds them ...
-_PIPELINED_BYTES = 4 << 20
+_PIPELINED_BYTES, _MOST_BYTES = 4 << 20, 16 << 20
 # ... and where there is work enough, all threads get some.
 _PIPELINED_TILES = 8
 _FEWEST_ROWS = 64
@@ -42,15 +42,25 @@ def pipelined_tiles(rows: int, work: Work) -> list[Range]:
 
     Rows are output pixels of all images, so that a tile of a small map holds many images.
     """
-    fit = max(_PIPELINED_BYTES // work.bytes, _FEWEST_ROWS)
-    shared = min(rows // max(_worth(work.flops), _FEWEST_ROWS), _PIPELINED_TILES)
-    return split(rows, max(-(-rows // fit), shared))
+    worth = max(_worth(work.flops), _FEWEST_ROWS)
+    fit = max(_PIPELINED_BYTES // work.bytes, min(worth, _MOST_BYTES // work.bytes), _FEWEST_ROWS)
+    fewest, shared = -(-rows // fit), min(max(rows // worth, 1), _PIPELINED_TILES)
+    return split(rows, _even(fewest) if fewest > shared else 1 << shared.bit_length() - 1)
 
 
-def pipelined_columns(rows: int, columns: int, work: Work) -> list[Range]:
-    """Cut the output channels of a tile of so many rows, where its weights are more than its lowered rows."""
+def _even(tiles: int) -> int:
+    """Return so many tiles or a few more, as many for each thread: cores are mostly a power of two."""
+    return min(1 << (tiles - 1).bit_length(), -(-tiles // _PIPELINED_TILES) * _PIPELINED_TILES)
+
+
+def pipelined_columns(rows: int, columns: int, work: Work, grain: int = 1) -> list[Range]:
+    """Cut the output channels of a tile of so many rows, where its weights are more than its lowered rows.
+
+    All parts but the last are multiples of the ``grain``.
+    """
     narrowest = -(-columns * _worth(work.flops) // max(rows, 1))
-    return split(columns, min(-(-columns // max(rows, 1)), columns // narrowest))
+    parts = min(-(-columns // max(rows, 1)), columns // narrowest)
+    return [(start * grain, min(stop * grain, columns)) for start, stop in split(-(-columns // grain), parts)]
 
 
 def _worth(flops: int) -> int:

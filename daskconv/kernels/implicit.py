@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation, Pair
+from daskconv.geometry import Correlation, Pair, Window, forward_correlation
 from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.implicit_walk import correlate_lines, walk_of
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
@@ -31,6 +31,8 @@ _LINE_TILES = 8
 
 # Lines of at most so many pixels are left for lines of images, where there are so many.
 _SHORT_LINE, _MANY_IMAGES = 16, 24
+
+_PIXEL = Window((1, 1))
 
 Range = tuple[int, int]
 """A range of lines: output rows, counted over images and rows together, or pixels of all images."""
@@ -56,19 +58,41 @@ class Packed:
     filters: int
     macs: int
 
+    def part(self, group: int, start: int, stop: int) -> Packed:
+        """Return some filters of a group, from the first of a panel on, as those of lowered rows."""
+        width = width_of(self.panels.dtype)
+        depth = self.macs // (self.groups * self.filters)
+        panel = group * -(-self.filters // width) + start // width
+        size = depth * width
+        panels = self.panels[panel * size : (panel - (start - stop) // width) * size]
+        return Packed(panels, 1, depth, stop - start, depth * (stop - start))
+
 
 def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Packed:
     """Return the weights (r, s, c / groups, k) of a correlation, packed.
 
     ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
     """
-    _, s, c, k = w.shape
-    c, k = (k // groups, c) if transposed else (c, k // groups)
-    taps = tap_order(correlation, s)
-    shape = (groups, -(-k // width_of(w.dtype)), len(taps), c, width_of(w.dtype))
+    packed = place(w, correlation, groups, transposed=transposed)
+    fill(w, correlation, packed, transposed=transposed)
+    return packed
+
+
+def place(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Packed:
+    """Return where :func:`pack` puts the weights, which :func:`fill` has to write."""
+    c, k = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
+    taps = len(correlation.rows) * len(correlation.cols)
+    shape = (groups, -(-k // width_of(w.dtype)), taps, c, width_of(w.dtype))
     panels = scratch(f"panels {correlation.phase}", shape, w.dtype)
-    _pack(w.reshape(-1), taps, transposed, (groups, c, k), panels)
-    return Packed(panels.reshape(-1), groups, c, k, len(taps) * c * groups * k)
+    return Packed(panels.reshape(-1), groups, c, k, taps * c * groups * k)
+
+
+def fill(w: NDArray, correlation: Correlation, packed: Packed, *, transposed: bool) -> None:
+    """Write the weights of a correlation to their place."""
+    taps, width = tap_order(correlation, w.shape[1]), width_of(w.dtype)
+    sizes = packed.groups, packed.channels, packed.filters
+    panels = packed.panels.reshape(packed.groups, -1, len(taps), packed.channels, width)
+    _pack(w.reshape(-1), taps, transposed, sizes, panels)
 
 
 @njit(**options)
@@ -104,11 +128,13 @@ def correlate(
     lines: Range,
     out: NDArray,
     epilogue: Epilogue = NOTHING,
+    first: int = 0,
 ) -> None:
     """Write a range of lines of a correlation of ``x`` (n, h, w, c), C-contiguous, into ``out``.
 
     ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
-    which of its pixels are written. An epilogue needs all of them to be.
+    which of its pixels are written, and the filters may be only some of k, from the ``first`` on. An epilogue needs
+    all of both to be.
     """
     tiles, width = tiles_of(x.dtype), width_of(x.dtype)
     start = scratch("start", (packed.groups, -(-packed.filters // width) * width), x.dtype)
@@ -129,7 +155,7 @@ def correlate(
             packed.panels,
             start.reshape(-1),
             edge,
-            whole.reshape(-1),
+            whole.reshape(-1)[first:],
             walk_of(part, images.shape, whole.shape),
             tiles,
             (packed.groups, packed.channels, packed.filters),
@@ -139,6 +165,14 @@ def correlate(
             across,
             (add[offset:], epilogue.flags),
         )
+
+
+def multiply(lowered: NDArray, packed: Packed, bias: NDArray | None, columns: Range, out: NDArray) -> None:
+    """Write lowered rows (m, depth) times a part of the weights, plus bias, into columns of ``out`` (m, k)."""
+    rows, whole = (array.reshape(1, 1, *array.shape) for array in (lowered, out))
+    pixels = forward_correlation(_PIXEL, 1, len(lowered))
+    part = None if bias is None else bias[slice(*columns)]
+    correlate(rows, packed, part, pixels, (0, 1), whole, first=columns[0])
 
 
 Lines = tuple[NDArray, Correlation, NDArray, Range]

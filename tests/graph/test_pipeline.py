@@ -13,6 +13,7 @@ from dask.callbacks import Callback
 import daskconv
 from daskconv.graph import pipeline
 from daskconv.graph.pipeline import live_buffers
+from daskconv.kernels.jit import importable
 from daskconv.timeline import overlap, record
 from reference import PASSES, Case, run_passes, small_cuts
 
@@ -75,7 +76,12 @@ def test_the_executed_graph_has_a_lowering_and_a_product_for_each_tile(many_cuts
     tiles = len(lowers)
     assert tiles > threads + 3
     assert [t for _, t in lowers] == [t for _, t, _ in products] == list(range(tiles))
-    assert len(executed.graph) == 2 * tiles
+    packs = executed.stage("other")
+    assert len(executed.graph) == 2 * tiles + len(packs)
+    if importable() and name != "weight_grad":
+        assert all(set(packs) & executed.needs(key) for key in products), (
+            "weights are packed once, for all tiles"
+        )
     for t in range(tiles):
         assert ("lower", t) in executed.needs(("product", t, 0))
         freed = t - live_buffers(threads)
@@ -90,7 +96,7 @@ def test_products_of_all_parts_of_the_output_channels_free_a_tile(many_cuts):
     np.testing.assert_allclose(result, case.expected(*arrays)["forward"])
     tiles = len(executed.stage("lower"))
     parts = len(executed.stage("product")) // tiles
-    assert parts == 3, "tiles of 72 rows, 200 output channels"
+    assert parts == 4, "tiles of 63 rows, 200 output channels"
     for t in range(live_buffers(2), tiles):
         freed = {("product", t - live_buffers(2), part) for part in range(parts)}
         assert freed <= executed.needs(("lower", t))
@@ -109,15 +115,20 @@ def test_the_ring_has_one_buffer_a_thread_and_one_ahead(many_cuts, name, threads
 
 def test_a_tile_is_lowered_ahead_where_another_thread_can_multiply(many_cuts):
     _, alone = run_and_capture(SMALL, "forward", 1)
-    assert list(alone.graph)[:4] == [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
+    assert tile_tasks(alone)[:4] == [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
     _, together = run_and_capture(SMALL, "forward", 2)
-    assert list(together.graph)[:4] == [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
+    assert tile_tasks(together)[:4] == [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
+
+
+def tile_tasks(executed):
+    """The keys of a graph in its order, without what packs weights."""
+    return [key for key in executed.graph if key[0] != "other"]
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_conv2d_runs_threaded_on_two_threads_with_real_tiles(name):
     _, executed = run_and_capture(CASE, name, 2)
-    assert len(executed.stage("lower")) == len(executed.stage("product")) >= 10
+    assert len(executed.stage("lower")) == len(executed.stage("product")) >= 8
 
 
 @pytest.mark.parametrize("name", PASSES)
