@@ -1,4 +1,4 @@
-"""The forward pass by lowering in two more ways: the pipeline's tiles without its overlap, and PyTorch's unfold."""
+"""The forward pass by lowering in other ways: the pipeline's tiles without its overlap, and PyTorch's unfold."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,28 +9,44 @@ from _layers import Layer
 from dask._task_spec import Task
 
 from daskconv.geometry import forward_correlation
+from daskconv.graph.pipeline import Weights, weights_of
 from daskconv.graph.threads import execute
-from daskconv.graph.tiles import Work, pipelined_tiles
-from daskconv.kernels.lowering import correlate_rows, weight_matrices
+from daskconv.graph.tiles import Range, Work, pipelined_tiles
+from daskconv.kernels.lowering import correlate_rows, lower, weight_matrices
+from daskconv.kernels.scratch import scratch
 
 
-def serial_tiles(layer: Layer, x: np.ndarray, w: np.ndarray, threads: int) -> Callable[[], Any]:
-    """Return a function that lowers and multiplies each of the pipeline's tiles in one task.
+def serial_tiles(
+    layer: Layer, x: np.ndarray, w: np.ndarray, threads: int, blas: bool = False
+) -> Callable[[], Any]:
+    """Return a function that lowers and multiplies each of the pipeline's tiles in one task, by its kernel or by BLAS.
 
-    Over plain lowering it shows what small tiles gain, and the pipeline over it what overlap gains.
+    By BLAS it shows over plain lowering what small tiles gain; by the pipeline's kernel what that gains over BLAS; and
+    the pipeline over it what overlap gains.
     """
     correlation = forward_correlation(layer.window, layer.size, layer.size)
     p, q = correlation.size
     rows, depth = len(x) * p * q, layer.kernel**2 * layer.c
     tiles = pipelined_tiles(rows, Work(2 * depth * layer.k, depth * x.itemsize))
+    longest = max(stop - start for start, stop in tiles)
+
+    def multiply(weights: Weights, tile: Range, out: np.ndarray) -> None:
+        buffer = scratch("lowered", (len(out), depth), x.dtype)
+        lower(x, correlation, tile, (0, layer.c), buffer)
+        for part, columns in zip(weights.parts[0], weights.columns[0], strict=True):
+            weights.multiply(buffer, part, None, columns, out)
 
     def run() -> None:
-        matrices = weight_matrices(w, correlation, 1, transposed=False)
         out = np.empty((rows, layer.k), x.dtype)
-        tasks = (
-            Task(tile, correlate_rows, x, matrices, None, correlation, tile, out[slice(*tile)])
-            for tile in tiles
-        )
+        if blas:
+            matrices = weight_matrices(w, correlation, 1, transposed=False)
+            call: tuple = (correlate_rows, x, matrices, None, correlation)
+        else:
+            weights = weights_of(w, correlation, 1, longest, transposed=False)
+            if weights.pack:
+                weights.pack[0](*weights.pack[1:])
+            call = (multiply, weights)
+        tasks = (Task(tile, *call, tile, out[slice(*tile)]) for tile in tiles)
         execute({task.key: task for task in tasks}, [], threads)
 
     return run
