@@ -83,7 +83,7 @@ def sizes(layer: Layer) -> dict[str, Any]:
         "weight": (depth, layer.k),
         "output": (layer.batch, p, q, layer.k),
     }
-    row: dict[str, Any] = {"layer": layer.name, "window": f"{layer.kernel}x{layer.kernel}"}
+    row: dict[str, Any] = {"layer": layer.name, "kernel": f"{layer.kernel}x{layer.kernel}"}
     row |= {name: "x".join(map(str, shape)) for name, shape in shapes.items()}
     return row | {f"{name}_elements": prod(shape) for name, shape in shapes.items()}
 
@@ -104,7 +104,7 @@ def measure(layer: Layer, threads: int, rounds: int) -> dict[str, Any]:
         "pipelined": pipelined["median"],
         "quartiles": f"{pipelined['low']:.2f} to {pipelined['high']:.2f}",
         "blocking": ratios(times["lowering"], times["BLAS tiles"])["median"],
-        "kernel": ratios(times["BLAS tiles"], times["serial tiles"])["median"],
+        "micro-kernel": ratios(times["BLAS tiles"], times["serial tiles"])["median"],
         "overlap": ratios(times["serial tiles"], times["pipelined"])["median"],
         "auto": auto["median"],
         "auto_quartiles": f"{auto['low']:.2f} to {auto['high']:.2f}",
@@ -128,7 +128,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
 
     return [
         "pipelined, auto: the time of plain lowering over theirs, round by round.",
-        "pipelined = blocking x kernel x overlap: its tiles one after the other on each thread, by BLAS, over plain "
+        "pipelined = blocking x micro-kernel x overlap: its tiles one after the other on each thread, by BLAS, over plain "
         "lowering; the same by the micro-kernel over those; and the pipeline over these.",
         f"pipelined: {sentence(summary(rows))}. The slides: {sentence(SLIDES)}.",
     ]
