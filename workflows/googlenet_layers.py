@@ -128,8 +128,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
 
     return [
         "pipelined, auto: the time of plain lowering over theirs, round by round.",
-        "pipelined = blocking x micro-kernel x overlap: its tiles one after the other on each thread, by BLAS, over plain "
-        "lowering; the same by the micro-kernel over those; and the pipeline over these.",
+        "pipelined = blocking x micro-kernel x overlap: its tiles one after the other on each thread, by BLAS, over "
+        "plain lowering; the same by the micro-kernel over those; and the pipeline over these.",
         f"pipelined: {sentence(summary(rows))}. The slides: {sentence(SLIDES)}.",
     ]
 

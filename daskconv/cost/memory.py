@@ -8,10 +8,13 @@ from math import ceil, prod
 from daskconv.cost.trace import Case, Step
 from daskconv.cost.work import ITEM
 from daskconv.nn.blocks import images_at_once
+from daskconv.nn.network import INPUT
 from daskconv.plan.plans import Plan
 
 # Tiles of Winograd's F(4x4, 3x3) have 36 weights for 9.
 _PACKED = {"winograd": 4}
+# What a thread's kernels work in, of a size that suits its caches.
+_SCRATCH = 4e6
 
 
 def step_bytes(
@@ -26,8 +29,8 @@ def step_bytes(
 ) -> float:
     """Return about how many bytes a worker grows by in a step.
 
-    Weights, what the optimiser keeps beside them, and gradients; images under way, and what layers keep of them for the
-    way back; the largest value's gradients; the weights of a layer as its method packs them.
+    Weights, what the optimiser keeps beside them, and gradients; images under way, what layers keep of them for the way
+    back, and the gradients there; the weights of a layer as its method packs them.
 
     Parameters
     ----------
@@ -53,20 +56,41 @@ def step_bytes(
     """
     own = ceil(plan.shards / workers)
     state, shard = 1 + slots, ceil(case.batch / plan.shards)
-    values = shard * prod(case.input_shape) * ITEM + sum(step.held for step in steps)
-    largest = max(step.held for step in steps)
+    values = shard * prod(case.input_shape) * ITEM + _under_way(case, steps)
     block = images_at_once(case.network, case.input_shape, case.methods, shard)
     if plan.splits_images_only:
         blocks = own * ceil(shard / block)
         side = min(threads, blocks)
-        values, largest = (size * block / max(shard, 1) * side for size in (values, largest))
+        values *= side * block / max(shard, 1)
         copies = state + 1 + _waiting(own, blocks, side) + (workers > 1)
+        values += max(n for step in steps for _, n in (*step.weights, (1, 0.0))) * (blocks > 1)
     else:
         side = min(threads, own)
         values *= own
         copies = state + (max(2.0, state) + state if local else 2.0)
     held = weight_bytes(steps, own)
-    return copies * held + values + 2 * largest + side * max(map(_packed, steps), default=0.0)
+    return copies * held + values + side * (_SCRATCH + max(map(_packed, steps), default=0.0))
+
+
+def _under_way(case: Case, steps: Sequence[Step]) -> float:
+    """Return the most bytes of values and gradients that are there at once.
+
+    On the way back a layer has all values up to its own, the gradient of that, and those of what it reads, or before
+    them that of what its ReLU reads; and other branches' gradients wait.
+    """
+    held = {step.node.name: step.held for step in steps}
+    inputs = {node.name: node.inputs for node in case.network.nodes}
+    values, most = sum(held.values()), 0.0
+    waiting: dict[str, float] = {}
+    for work in reversed(case.works.values()):
+        own = held.get(work.nodes[-1], 0.0)
+        waiting.pop(work.nodes[-1], None)
+        reads = [name for node in work.nodes for name in inputs[node] if name not in (INPUT, *work.nodes)]
+        made = sum(held.get(name, 0.0) for name in reads)
+        most = max(most, values + sum(waiting.values()) + own + max(own, made))
+        waiting |= {name: held.get(name, 0.0) for name in reads}
+        values -= own
+    return most
 
 
 def _waiting(shards: int, blocks: int, side: int) -> float:

@@ -16,8 +16,8 @@ from math import ceil
 from daskconv.cost.cuts import Moved
 from daskconv.cost.machine import Machine
 from daskconv.cost.memory import step_bytes, weight_bytes
-from daskconv.cost.speed import assembling, seconds_of
-from daskconv.cost.trace import Case, Step, trace
+from daskconv.cost.speed import around_layers, assembling, seconds_of
+from daskconv.cost.trace import LOSS, Case, Step, trace
 from daskconv.errors import InputError, check_count
 from daskconv.nn.blocks import images_at_once
 from daskconv.plan.allreduce import Height, heights, is_whole
@@ -256,7 +256,7 @@ def price(
         )
     machine, steps = machine.over(transport), trace(case, plan)
     blocks = _blocks(case, plan, workers)
-    layers = tuple(_timed(plan, machine, workers, step, blocks) for step in steps)
+    layers = tuple(_timed(case, plan, machine, workers, step, blocks) for step in steps)
     cost = Cost(case, plan, machine, workers, transport, layers, (), _images(case.batch, workers), blocks)
     return with_buckets(cost, bucket or plan.bucket_bytes, together)
 
@@ -312,12 +312,14 @@ def _blocks(case: Case, plan: Plan, workers: int) -> int:
     return each * ceil(shard / max(1, images_at_once(case.network, case.input_shape, case.methods, shard)))
 
 
-def _timed(plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) -> Timed:
-    own = plan.shards // workers
+def _timed(case: Case, plan: Plan, machine: Machine, workers: int, step: Step, blocks: int) -> Timed:
+    own, crowd = plan.shards // workers, min(workers, machine.workers_per_host)
     before, after = own * assembling(machine, step.moves), own * assembling(machine, step.back, back=True)
     if step.work is None:
+        if step.node.name == LOSS:
+            before += around_layers(machine, case, own * step.images, blocks, crowd)
         return Timed(step, before, after, True)
-    args = own * step.images, blocks, step.share, step.parts, min(workers, machine.workers_per_host)
+    args = own * step.images, blocks, step.share, step.parts, crowd
     forward, known = seconds_of(machine, step.work, "forward", *args)
     backward, _ = seconds_of(machine, step.work, "backward", *args)
     return Timed(step, before + forward, after + backward, known)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from daskconv.cost.cuts import Moved
 from daskconv.cost.machine import Machine
-from daskconv.cost.work import Work, method_of
+from daskconv.cost.trace import Case
+from daskconv.cost.work import Work, around, method_of
 
 # Times that a worker goes over what an exchange gives it: read and write to gather parts; read, read and write to add.
 _GATHER, _ADD = 2, 3
@@ -50,6 +51,19 @@ def seconds_of(
     else:
         seconds = _guess(machine, work, pass_, images * share, blocks / parts)
     return seconds * crowding(machine, crowd), kernel is not None
+
+
+def around_layers(machine: Machine, case: Case, images: int, blocks: int, crowd: int) -> float:
+    """Return the seconds of a worker's blocks besides their layers; 0 where none was measured.
+
+    Parameters are those of :func:`seconds_of`.
+    """
+    output = case.shapes[case.network.nodes[-1].name]
+    kernel = machine.kernel(around(case.input_shape, output), "forward")
+    if kernel is None:
+        return 0.0
+    threads = machine.cores // machine.workers_per_host
+    return (kernel.seconds * blocks + kernel.each * images) / threads * crowding(machine, crowd)
 
 
 def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> float:

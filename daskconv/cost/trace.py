@@ -31,6 +31,9 @@ from daskconv.plan.fitting import fitting, required
 from daskconv.plan.plans import Plan
 from daskconv.plan.slices import count_of
 
+LOSS = "loss"
+"""What the last step of a trace is called, after all nodes."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -181,7 +184,7 @@ class Tracer:
             moves.append(move(name, held, needed, grid))
         found = tuple(replace(each, times=self.slices) for each in moves if each)
         images = -(-self.case.batch // grid.shards)
-        return Step(Node("loss", last.layer), None, Layout(n=grid.shards), images, 0.0, found, found, (), 0.0)
+        return Step(Node(LOSS, last.layer), None, Layout(n=grid.shards), images, 0.0, found, found, (), 0.0)
 
     def _layout(self, node: Node, shapes: tuple[Shape, ...], out: Shape) -> Layout:
         asked, either = self.asked[node.name]

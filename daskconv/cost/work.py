@@ -143,6 +143,11 @@ def label(
     return " ".join([type(layer).__name__, *said])
 
 
+def around(input_shape: Shape, output_shape: Any) -> str:
+    """Return what the rest of a block is called: images read, loss, metrics, and what calls the layers."""
+    return f"Block {_plain(tuple(input_shape))} {_plain(output_shape)}"
+
+
 def _plain(value: Any) -> str:
     return str(value).replace(" ", "")
 

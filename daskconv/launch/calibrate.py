@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from daskconv.cost.kernels import measure_kernels
 from daskconv.cost.machine import Kernel, Machine, calibrated_path, write_machine
 from daskconv.cost.work import Work, method_of, works_of
 from daskconv.errors import InputError
 from daskconv.graph.choose import PASSES
 from daskconv.graph.threads import cores, one_thread_each
 from daskconv.graph.tuning import processor_name
+from daskconv.launch.kernels import measure_kernels
 from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.nn.layers import Conv2D, Dense

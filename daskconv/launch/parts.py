@@ -10,9 +10,9 @@ from timeit import timeit
 
 import numpy as np
 
-from daskconv.cost.kernels import ROUNDS, SHARD, block_of
 from daskconv.cost.machine import Kernel
 from daskconv.cost.trace import Case, trace
+from daskconv.launch.kernels import ROUNDS, SHARD, Times, block_of
 from daskconv.nn.layers import Dense, Flatten
 from daskconv.nn.network import Network, Sequential
 from daskconv.plan import plans
@@ -25,9 +25,6 @@ from daskconv.train.optim import SGD
 from daskconv.train.trainer import Trainer
 
 _PARTS, _DEEP = 2, 9
-
-Times = dict[tuple[str, str], float]
-"""Seconds of a step, by layer and pass."""
 
 
 def with_serial(

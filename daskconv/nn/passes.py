@@ -127,7 +127,9 @@ def backward(
         gradient = flowing.pop(tail.output, None)
         if gradient is None:
             continue
-        gradient = gradient if y is None else relu_grad(gradient, y)
+        stage = node.layer.stage_of(run.methods.get(node.name, {}).get("weight_grad"))
+        if y is not None:
+            gradient = in_layer(node.name, "backward", stage, relu_grad, gradient, y)
         flow(tail.add, gradient)
         if node.name not in needed:
             continue
@@ -140,7 +142,6 @@ def backward(
             needs_weight_grad=bool(wanted),
             grads={weight: grads[name] for weight, name in wanted.items() if name in grads},
         )
-        stage = node.layer.stage_of(here.methods.get("weight_grad"))
         given = params.get(node.name, {}), tape, gradient, here
         dx, of_weights = in_layer(node.name, "backward", stage, node.layer.backward, *given)
         del given

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from daskconv.cost.here import this_machine
-from daskconv.cost.kernels import measure_kernels
 from daskconv.cost.machine import (
     SHIPPED,
     Kernel,
@@ -22,6 +21,7 @@ from daskconv.cost.machine import (
 from daskconv.cost.price import price
 from daskconv.cost.trace import Case
 from daskconv.errors import DataError, InputError
+from daskconv.launch.kernels import measure_kernels
 from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.plan import plans

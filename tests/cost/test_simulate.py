@@ -125,7 +125,7 @@ def test_a_plan_that_does_not_fit_says_how_many_workers_would_do() -> None:
     small = replace(A, memory=1.5e9)
     run = simulate(price(ALEXNET, plans.data(2), small))
     with pytest.raises(
-        InputError, match=r"takes 2.2 GB of each, and one of environment A has 1.5 GB: 8 workers would do"
+        InputError, match=r"takes 2.1 GB of each, and one of environment A has 1.5 GB: 8 workers would do"
     ):
         check_fits(run)
     check_fits(simulate(price(ALEXNET, plans.data(8), small)))
