@@ -186,7 +186,7 @@ def row(
     try:
         opened.run_epoch(0, lambda: False)
         before, layers = sent(opened) if transport == "mpi" else 0, [kernels()]
-        times = epochs(opened)
+        times = timed_epochs(opened)
         layers.append(kernels())
         if transport == "mpi":
             counted = (sent(opened) - before) // (args.steps * len(times))
@@ -215,7 +215,7 @@ def row(
     }
 
 
-def epochs(opened: Any) -> list[float]:
+def timed_epochs(opened: Any) -> list[float]:
     """Return the seconds of some epochs: of short ones more, since a disturbance spoils them all."""
     times: list[float] = []
     while len(times) < _EPOCHS and sum(times) < _SECONDS:

@@ -18,8 +18,6 @@ from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 
-# Pixels that lie so near each other are read where they are: from far apart, their lines share few sets of L1.
-_NEAR_BYTES = 512
 # Output gradients that are read again for every tap, from L2: the more they are, the fewer times sums are fetched.
 # With 16 KiB, which stay in L1, GoogLeNet's layers take 1.04 of the time (AVX-512, 1 thread).
 _STRIP_BYTES = 64 << 10
@@ -91,7 +89,7 @@ def _weight_grad(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  #
                 filters = min(width, kg - first)
                 vectors = (filters + tiles.lanes - 1) // tiles.lanes
                 part = Strip(n, images, i, height, g, g * kg + first, filters, vectors)
-                if filters == vectors * tiles.lanes and k * tiles.itemsize <= _NEAR_BYTES:
+                if filters == vectors * tiles.lanes:
                     _add_strip(x, (dy, row * q * k + part.filter, k), edge, out, walk, tiles, groups, part)
                 else:
                     _pack(dy, row * q, images * height * q, k, part, width, strip)

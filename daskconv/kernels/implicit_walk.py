@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from numba import njit
@@ -21,7 +22,10 @@ class Taps(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """A correlation as compiled code takes it: taps, the image that is read, and the whole result."""
+    """A correlation as compiled code takes it: taps, the image that is read, and the whole result.
+
+    Images begin so many elements ``apart``, which only tiles of images heed.
+    """
 
     rows: Taps
     cols: Taps
@@ -31,6 +35,7 @@ class Walk(NamedTuple):
     spacing: Pair
     image: tuple[int, ...]
     whole: tuple[int, ...]
+    apart: int
 
 
 class Part(NamedTuple):
@@ -46,10 +51,11 @@ class Part(NamedTuple):
     channels: Pair
 
 
-def walk_of(correlation: Correlation, image: tuple[int, ...], whole: tuple[int, ...]) -> Walk:
-    """Return the walk of a correlation over an image (n, h, w, c) into a result (n, h, w, k)."""
+def walk_of(correlation: Correlation, image: tuple[int, ...], whole: tuple[int, ...], apart: int = 0) -> Walk:
+    """Return the walk of a correlation over images (n, h, w, c), maybe apart, into a result (n, h, w, k)."""
     c = correlation
-    return Walk(taps_of(c.rows), taps_of(c.cols), c.step, c.size, c.phase, c.spacing, image, whole)
+    apart = apart or prod(image[1:])
+    return Walk(taps_of(c.rows), taps_of(c.cols), c.step, c.size, c.phase, c.spacing, image, whole, apart)
 
 
 def taps_of(offsets: tuple[int, ...]) -> Taps:
@@ -220,13 +226,13 @@ def _add_images(x, panels, start, edge, out, walk, tiles, cg, part, images, pixe
         counts = (high - low, last - first, depth)
         if depth == c and cols.step == 1:
             counts = (high - low, min(1, last - first), (last - first) * depth)
-        line = (images[0] * h + y + low * walk.rows.step) * w + z + first * cols.step
+        line = (y + low * walk.rows.step) * w + z + first * cols.step
         tap = (low * cols.number + first) * cg + part.channels[0]
         row = images[0] * whole_rows + i * walk.spacing[0] + walk.phase[0]
         at = (row * whole_cols + j * walk.spacing[1] + walk.phase[1]) * k + part.filter
-        a = x + size * (line * c + part.group * cg + part.channels[0])
+        a = x + size * (images[0] * walk.apart + line * c + part.group * cg + part.channels[0])
         b = panels.ctypes.data + size * (part.panel + tap * width)
-        rows = (h * w * c, whole_rows * whole_cols * k)
+        rows = (walk.apart, whole_rows * whole_cols * k)
         _add_pixel(start, edge, out, tiles, part, (a, b), at, rows, counts, steps, images[1] - images[0])
 
 

@@ -102,6 +102,20 @@ def test_layers_that_were_measured_are_priced_by_that() -> None:
     assert np.isclose(price(case, plans.data(1), replace(machine, kernels=twice)).compute, 2 * known.compute)
 
 
+def test_what_a_block_takes_around_its_layers_has_a_price() -> None:
+    case, machine = Case(zoo.build("lenet", 10), (12, 12, 1), 32), load_machine("environment_a")
+    kernels = measure_kernels(case.network, case.input_shape, rounds=1)
+    layers = [kernel for kernel in kernels if not kernel.layer.startswith("Block")]
+    (rest,) = [kernel for kernel in kernels if kernel.layer.startswith("Block")]
+    assert rest.seconds + rest.each > 0
+    with_it, without = (
+        price(case, plans.data(1), replace(machine, kernels=tuple(some))) for some in (kernels, layers)
+    )
+    threads = machine.cores // machine.workers_per_host
+    more = (rest.seconds * with_it.blocks + rest.each * case.batch) / threads
+    assert with_it.compute - without.compute == pytest.approx(more)
+
+
 def test_what_is_serial_does_not_shrink_with_the_channels() -> None:
     case = Case(zoo.build("cifar10_quick", 10), (32, 32, 3), 32)
     kernels = measure_kernels(case.network, case.input_shape, rounds=1)
