@@ -226,15 +226,27 @@ def timed_epochs(opened: Any) -> list[float]:
 
 
 def timed_kernels(client: Any, name: str, plan: str) -> tuple[Kernel, ...]:
-    """Return what a network's layers take a worker now; of parts of layers too, where a plan has them."""
+    """Return what layers take a worker now, while all do the same; parts of them too, where a plan has any."""
     make, shape, _ = NETS[name]
-    worker = addresses(client)[0]
-    return client.submit(_kernels, make, shape, plan != "data", workers=[worker], pure=False).result()
+    futures = [
+        client.submit(_kernels, make, shape, plan != "data", workers=[worker], pure=False)
+        for worker in addresses(client)
+    ]
+    return tuple(
+        replace(
+            one[0],
+            seconds=mean(kernel.seconds for kernel in one),
+            each=mean(kernel.each for kernel in one),
+            serial=mean(kernel.serial for kernel in one),
+            crowding=1.0,
+        )
+        for one in zip(*client.gather(futures), strict=True)
+    )
 
 
-def _kernels(make: Callable[[], Any], shape: tuple[int, int, int], parts: bool) -> tuple[Kernel, ...]:
+def _kernels(make: Callable[[], Any], shape: tuple[int, int, int], parts: bool) -> list[Kernel]:
     kernels = measure_kernels(make(), shape)
-    return tuple(with_serial(kernels, make(), shape) if parts else kernels)
+    return with_serial(kernels, make(), shape) if parts else kernels
 
 
 def choice(args: argparse.Namespace, client: Any, figures: Machine, name: str) -> dict[str, Any]:

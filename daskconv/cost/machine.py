@@ -27,7 +27,8 @@ _MAYBE_ZERO = (
 class Kernel:
     """What a pass of a layer takes one thread: ``seconds`` a block of images, and ``each`` more for every image.
 
-    ``serial`` is the part of both that does not shrink with the layer's channels.
+    ``serial`` is the part of both that does not shrink with the layer's channels; ``crowding`` how many times as long
+    both are while all workers of the host do the same, the machine's where it is None.
 
     Attributes
     ----------
@@ -35,6 +36,7 @@ class Kernel:
         As :func:`daskconv.cost.work.label` calls a layer on images of a shape.
     pass_ : {"forward", "backward"}
     seconds, each, serial : float
+    crowding : float, optional
     """
 
     layer: str
@@ -42,6 +44,7 @@ class Kernel:
     seconds: float
     each: float
     serial: float = 0.0
+    crowding: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daskconv.cost.cuts import Moved
-from daskconv.cost.machine import Machine
+from daskconv.cost.machine import Kernel, Machine
 from daskconv.cost.trace import Case
 from daskconv.cost.work import Work, around, method_of
 
@@ -50,7 +50,7 @@ def seconds_of(
         seconds = shrunk * (kernel.seconds * blocks + kernel.each * images * share * parts) / threads
     else:
         seconds = _guess(machine, work, pass_, images * share, blocks / parts)
-    return seconds * crowding(machine, crowd), kernel is not None
+    return seconds * crowding(machine, crowd, kernel), kernel is not None
 
 
 def around_layers(machine: Machine, case: Case, images: int, blocks: int, crowd: int) -> float:
@@ -63,7 +63,7 @@ def around_layers(machine: Machine, case: Case, images: int, blocks: int, crowd:
     if kernel is None:
         return 0.0
     threads = machine.cores // machine.workers_per_host
-    return (kernel.seconds * blocks + kernel.each * images) / threads * crowding(machine, crowd)
+    return (kernel.seconds * blocks + kernel.each * images) / threads * crowding(machine, crowd, kernel)
 
 
 def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> float:
@@ -79,11 +79,12 @@ def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> 
     return fixed + swept * machine.cores / machine.memory_bandwidth
 
 
-def crowding(machine: Machine, workers: int) -> float:
-    """Return how many times as long a worker computes while so many of its host do."""
+def crowding(machine: Machine, workers: int, kernel: Kernel | None = None) -> float:
+    """Return how many times as long a worker computes, or takes for a kernel, while so many of its host compute."""
     if machine.workers_per_host == 1:
         return 1.0
-    return 1 + (machine.crowding - 1) * (workers - 1) / (machine.workers_per_host - 1)
+    most = machine.crowding if kernel is None or kernel.crowding is None else kernel.crowding
+    return 1 + (most - 1) * (workers - 1) / (machine.workers_per_host - 1)
 
 
 def _guess(machine: Machine, work: Work, pass_: str, images: float, readings: float) -> float:

@@ -24,7 +24,7 @@ from daskconv.errors import InputError
 from daskconv.graph.choose import PASSES
 from daskconv.graph.threads import cores, one_thread_each
 from daskconv.graph.tuning import processor_name
-from daskconv.launch.kernels import measure_kernels
+from daskconv.launch.kernels import measure_kernels, with_crowding
 from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.nn.layers import Conv2D, Dense
@@ -75,6 +75,7 @@ def calibrate(
     for network, shape in found:
         report(f"layers of {network.name} on {shape}")
         measured = with_serial(measure_kernels(network, shape), network, shape)
+        measured = with_crowding(measured, network, shape, count)
         kernels |= {(kernel.layer, kernel.pass_): kernel for kernel in measured}
     figures["segment"] = segment_seconds()
     report("workers side by side")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
 
@@ -51,6 +53,31 @@ def measure_kernels(network: Network, input_shape: Image, rounds: int = ROUNDS) 
     return [
         _fitted(key, {size: median(row[key] for row in rows) for size, rows in times.items()}) for key in keys
     ]
+
+
+def with_crowding(
+    kernels: Sequence[Kernel], network: Network, input_shape: Image, workers: int, rounds: int = ROUNDS
+) -> list[Kernel]:
+    """Return kernels with how many times as long each takes while so many processes do the same.
+
+    Layers that are bound by memory wait for each other, where those bound by arithmetic do not.
+    """
+    block = block_of(network, input_shape)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(measure_kernels, [network] * workers, [input_shape] * workers, [1] * workers))
+        alone = pool.submit(measure_kernels, network, input_shape, rounds).result()
+        together = list(
+            pool.map(measure_kernels, [network] * workers, [input_shape] * workers, [rounds] * workers)
+        )
+    rows = zip(kernels, alone, zip(*together, strict=True), strict=True)
+    return [
+        replace(kernel, crowding=max(1.0, median(_of(each, block) for each in all_) / _of(one, block)))
+        for kernel, one, all_ in rows
+    ]
+
+
+def _of(kernel: Kernel, images: int) -> float:
+    return kernel.seconds + kernel.each * images
 
 
 def block_of(network: Network, input_shape: Image) -> int:

@@ -21,7 +21,7 @@ from daskconv.cost.machine import (
 from daskconv.cost.price import price
 from daskconv.cost.trace import Case
 from daskconv.errors import DataError, InputError
-from daskconv.launch.kernels import measure_kernels
+from daskconv.launch.kernels import measure_kernels, with_crowding
 from daskconv.launch.parts import segment_seconds, with_serial
 from daskconv.nn import zoo
 from daskconv.plan import plans
@@ -114,6 +114,23 @@ def test_what_a_block_takes_around_its_layers_has_a_price() -> None:
     threads = machine.cores // machine.workers_per_host
     more = (rest.seconds * with_it.blocks + rest.each * case.batch) / threads
     assert with_it.compute - without.compute == pytest.approx(more)
+
+
+def test_what_crowds_takes_longer_on_a_full_host() -> None:
+    case, machine = Case(zoo.build("lenet", 10), (12, 12, 1), 32), load_machine("environment_a")
+    machine = replace(machine, workers_per_host=2, crowding=1.5)
+    kernels = measure_kernels(case.network, case.input_shape, rounds=1)
+    found = with_crowding(kernels, case.network, case.input_shape, 2, rounds=2)
+    assert [replace(kernel, crowding=None) for kernel in found] == kernels
+    assert all(kernel.crowding is not None and kernel.crowding >= 1 for kernel in found)
+
+    def compute(crowding: float | None, workers: int) -> float:
+        known = replace(machine, kernels=tuple(replace(each, crowding=crowding) for each in kernels))
+        return price(case, plans.data(2), known, workers).compute
+
+    assert compute(3.0, 2) == pytest.approx(3 * compute(1.0, 2))
+    assert compute(None, 2) == pytest.approx(1.5 * compute(1.0, 2))
+    assert compute(3.0, 1) == pytest.approx(compute(1.0, 1))
 
 
 def test_what_is_serial_does_not_shrink_with_the_channels() -> None:
