@@ -165,8 +165,11 @@ def add_correlation(
     out: NDArray,
 ) -> None:
     """Add a correlation whose result is ``out`` (all output pixels, k)."""
-    after = [pipeline.add_packing(*weights.pack)] if weights.pack else []
-    groups = len(weights.parts)
+    groups, after = len(weights.parts), []
+    if weights.pack and len(tiles) * groups > 1:
+        after = [pipeline.add_packing(*weights.pack)]
+    elif weights.pack:  # nothing to be lowered meanwhile that would be worth another thread
+        weights.pack[0](*weights.pack[1:])
     width = lowered_width(correlation, x.shape[3] // groups)
     for rows in tiles:
         for g in range(groups):
