@@ -33,7 +33,7 @@ def serial_tiles(
     def multiply(weights: Weights, tile: Range, out: np.ndarray) -> None:
         buffer = scratch("lowered", (len(out), depth), x.dtype)
         lower(x, correlation, tile, (0, layer.c), buffer)
-        for part, columns in zip(weights.parts[0], weights.columns[0], strict=True):
+        for columns, part in weights.parts[0]:
             weights.multiply(buffer, part, None, columns, out)
 
     def run() -> None:
@@ -44,7 +44,7 @@ def serial_tiles(
         else:
             weights = weights_of(w, correlation, 1, longest, transposed=False)
             if weights.pack:
-                weights.pack[0](*weights.pack[1:])
+                weights.pack()
             call = (multiply, weights)
         tasks = (Task(tile, *call, tile, out[slice(*tile)]) for tile in tiles)
         execute({task.key: task for task in tasks}, [], threads)

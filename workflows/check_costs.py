@@ -2,8 +2,8 @@
 
 For one network after the other, in each round, the machine is calibrated on its own; then steps are timed under
 mpiexec, for plans, transports, numbers of workers and batch sizes. What a machine does besides changes from minute to
-minute: so a worker times the network's layers again, as the calibration does, just before and just after the steps that
-they predict, errors are those of a round, and their medians are shown. The script starts itself under mpiexec, where it
+minute: so the workers time the network's layers again, all at once, just before and just after the steps that these
+predict, errors are those of a round, and their medians are shown. The script starts itself under mpiexec, where it
 only times, and writes what it finds (--json):
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png

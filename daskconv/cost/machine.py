@@ -46,6 +46,10 @@ class Kernel:
     serial: float = 0.0
     crowding: float | None = None
 
+    def total(self, images: float, blocks: float = 1) -> float:
+        """Return the seconds of so many images in so many blocks."""
+        return self.seconds * blocks + self.each * images
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -63,7 +63,8 @@ def step_bytes(
         side = min(threads, blocks)
         values *= side * block / max(shard, 1)
         copies = state + 1 + _waiting(own, blocks, side) + (workers > 1)
-        values += max(n for step in steps for _, n in (*step.weights, (1, 0.0))) * (blocks > 1)
+        if blocks > 1:  # a block's gradients are made one after the other, beside the sum
+            values += max((nbytes for step in steps for _, nbytes in step.weights), default=0.0)
     else:
         side = min(threads, own)
         values *= own

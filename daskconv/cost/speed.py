@@ -47,7 +47,7 @@ def seconds_of(
     kernel = machine.kernel(work.label, pass_)
     if kernel:
         shrunk = kernel.serial + (1 - kernel.serial) / parts
-        seconds = shrunk * (kernel.seconds * blocks + kernel.each * images * share * parts) / threads
+        seconds = shrunk * kernel.total(images * share * parts, blocks) / threads
     else:
         seconds = _guess(machine, work, pass_, images * share, blocks / parts)
     return seconds * crowding(machine, crowd, kernel), kernel is not None
@@ -63,7 +63,7 @@ def around_layers(machine: Machine, case: Case, images: int, blocks: int, crowd:
     if kernel is None:
         return 0.0
     threads = machine.cores // machine.workers_per_host
-    return (kernel.seconds * blocks + kernel.each * images) / threads * crowding(machine, crowd, kernel)
+    return kernel.total(images, blocks) / threads * crowding(machine, crowd, kernel)
 
 
 def assembling(machine: Machine, moves: Sequence[Moved], back: bool = False) -> float:

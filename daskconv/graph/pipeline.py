@@ -81,10 +81,10 @@ class Pipeline:
         self._add(("lower", tile), edges, lower, x, correlation, rows, channels, buffer)
         return tile, buffer
 
-    def add_packing(self, function: Callable[..., None], *args: Any) -> tuple:
+    def add_packing(self, function: Callable[[], None]) -> tuple:
         """Add what packs the weights of the tiles that come next; return its key."""
         key = ("other", len(self.products))
-        self._add(key, [], function, *args)
+        self._add(key, [], function)
         return key
 
     def add_product(
@@ -125,18 +125,15 @@ class Weights:
     ----------
     multiply : function
         Called with (lowered rows, a part, bias, columns, out).
-    parts : list of list
-        Some output channels of a group each.
-    columns : list of list of (int, int)
-        The columns of the result that are theirs.
-    pack : tuple
-        The function, with its arguments, to be called before; empty where there is none.
+    parts : list of list of ((int, int), weights)
+        Of each group, some output channels each, after the columns of the result that are theirs.
+    pack : function, optional
+        To be called before.
     """
 
     multiply: Callable[..., None]
-    parts: list[list[Any]]
-    columns: list[list[Range]]
-    pack: tuple = ()
+    parts: list[list[tuple[Range, Any]]]
+    pack: Callable[[], None] | None = None
 
 
 def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, transposed: bool) -> Weights:
@@ -144,15 +141,19 @@ def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, 
     c, filters = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
     work = Work(2 * lowered_width(correlation, c) * filters, 1)
     cuts = pipelined_columns(rows, filters, work, width_of(w.dtype) if enabled() else 1)
-    columns = [[(g * filters + start, g * filters + stop) for start, stop in cuts] for g in range(groups)]
+
+    def parts(take: Callable[[int, int, int], Any]) -> list[list[tuple[Range, Any]]]:
+        return [
+            [((g * filters + start, g * filters + stop), take(g, start, stop)) for start, stop in cuts]
+            for g in range(groups)
+        ]
+
     if not enabled():
         matrices = weight_matrices(w, correlation, groups, transposed=transposed)
-        parts: list[list[Any]] = [[matrix[:, slice(*cut)] for cut in cuts] for matrix in matrices]
-        return Weights(lowering.multiply, parts, columns)
+        return Weights(lowering.multiply, parts(lambda g, start, stop: matrices[g][:, start:stop]))
     packed = implicit.place(w, correlation, groups, transposed=transposed)
-    parts = [[packed.part(g, *cut) for cut in cuts] for g in range(groups)]
-    pack = partial(implicit.fill, transposed=transposed), w, correlation, packed
-    return Weights(implicit.multiply, parts, columns, pack)
+    pack = partial(implicit.fill, w, correlation, packed, transposed=transposed)
+    return Weights(implicit.multiply, parts(packed.part), pack)
 
 
 def add_correlation(
@@ -167,15 +168,15 @@ def add_correlation(
     """Add a correlation whose result is ``out`` (all output pixels, k)."""
     groups, after = len(weights.parts), []
     if weights.pack and len(tiles) * groups > 1:
-        after = [pipeline.add_packing(*weights.pack)]
+        after = [pipeline.add_packing(weights.pack)]
     elif weights.pack:  # nothing to be lowered meanwhile that would be worth another thread
-        weights.pack[0](*weights.pack[1:])
+        weights.pack()
     width = lowered_width(correlation, x.shape[3] // groups)
     for rows in tiles:
         for g in range(groups):
             channels = channel_range(g, groups, x.shape[3])
             tile, buffer = pipeline.add_tile(x, correlation, rows, channels, width)
-            for part, columns in zip(weights.parts[g], weights.columns[g], strict=True):
+            for columns, part in weights.parts[g]:
                 args = buffer, part, bias, columns, out[slice(*rows)]
                 pipeline.add_product(tile, after, weights.multiply, *args)
 

@@ -71,13 +71,9 @@ def with_crowding(
         )
     rows = zip(kernels, alone, zip(*together, strict=True), strict=True)
     return [
-        replace(kernel, crowding=max(1.0, median(_of(each, block) for each in all_) / _of(one, block)))
+        replace(kernel, crowding=max(1.0, median(each.total(block) for each in all_) / one.total(block)))
         for kernel, one, all_ in rows
     ]
-
-
-def _of(kernel: Kernel, images: int) -> float:
-    return kernel.seconds + kernel.each * images
 
 
 def block_of(network: Network, input_shape: Image) -> int:

@@ -62,15 +62,14 @@ class Poison:
 
     def timed(self, stage, tile, function, *args):
         """Run a pipeline's stage; its ring buffer is poisoned before it is filled and after all have read it."""
-        buffer = args[-1] if stage == "lower" else args[0]
         if stage == "lower":
-            fill(buffer)
+            fill(args[-1])
         function(*args)
         if stage == "product":
             with self.lock:
                 self.unread[tile] -= 1
                 if not self.unread[tile]:
-                    fill(buffer)
+                    fill(args[0])
 
     def handed_out(self, array: np.ndarray) -> bool:
         return any(np.may_share_memory(array, other) for other in self.given)
