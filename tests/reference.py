@@ -279,6 +279,7 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 
         # Three images make tiles of images, fewer make tiles of pixels.
         monkeypatch.setattr(implicit, "_MANY_IMAGES", 3)
+        monkeypatch.setattr(implicit, "_SIDE_BY_SIDE", 3)
     monkeypatch.setattr(tiles, "_BLOCK_FLOPS", 20_000)
     monkeypatch.setattr(tiles, "_PIPELINED_FLOPS", 1)
     monkeypatch.setattr(tiles, "_FEWEST_ROWS", 40)

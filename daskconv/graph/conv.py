@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
 from daskconv.graph import pipeline
-from daskconv.graph.blocks import cuts_of, parts_of, run, shares_of, sum_in_order
+from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run, shares_of, sum_in_order
 from daskconv.graph.threads import execute
-from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles
+from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles, split, turns
 from daskconv.kernels import direct, fft, lowering
 from daskconv.kernels.epilogue import NOTHING, Epilogue, finish
 from daskconv.kernels.jit import importable
@@ -27,6 +27,7 @@ from daskconv.kernels.scratch import empty
 if importable():
     from daskconv.graph import conv_winograd
     from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter
+    from daskconv.kernels.turns import Turns
 
 Shape = tuple[int, ...]
 
@@ -34,6 +35,8 @@ Shape = tuple[int, ...]
 _LOWERED = 2
 # Memory moves one element of a result in the time of so many operations.
 _FLOPS_PER_ELEMENT = 100
+# With fewer images that are copied before they are read, threads share single ones.
+_IMAGES_A_THREAD = 4
 # Two partial sums let two products of a weight gradient run at once; more would cost memory.
 _LANES = 2
 
@@ -149,9 +152,12 @@ def weight_grad(
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
         cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1, grain), threads)
-        calls = [(implicit_grad.weight_grad, x, dy, correlation, window.groups, cut) for cut in cuts]
-        if depthwise.fits(w_shape, window.groups):
-            calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
+        if not depthwise.fits(w_shape, window.groups):
+            parts = parts_of(len(cuts), w_shape, x.dtype, out)
+            call = (implicit_grad.weight_grad, x, dy, correlation, window.groups, Turns.of(cuts), parts)
+            run([call] * min(len(cuts), threads or 1), threads)
+            return sum_in_order(parts)
+        calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
     else:
         cuts = cuts_of(rows, work, threads)
         calls = [(lowering.weight_grad_rows, x, flat, correlation, window.groups, cut) for cut in cuts]
@@ -196,11 +202,27 @@ def _correlate_implicitly(
                 calls.append((depthwise.correlate, x, w, bias, correlation, cut, out, epilogue))
             continue
         packed = implicit.pack(w, correlation, groups, transposed=transposed)
-        lines = implicit.count_lines(correlation, len(x))
-        pixels = len(x) * prod(correlation.size) // max(lines, 1)
-        for cut in shares_of(lines, 2 * pixels * packed.macs, threads):
-            calls.append((implicit.correlate, x, packed, bias, correlation, cut, out, epilogue))
+        parts = count_of_shares(2 * len(x) * prod(correlation.size) * packed.macs, threads)
+        at_once = min(parts, threads or 1)
+        ranges = _lines_of_turns(x, correlation, out, parts, at_once)
+        calls += [
+            (implicit.correlate, x, packed, bias, correlation, Turns.of(ranges), out, epilogue)
+        ] * at_once
     run(calls, threads)
+
+
+def _lines_of_turns(
+    x: NDArray, correlation: Correlation, out: NDArray, parts: int, at_once: int
+) -> list[Range]:
+    """Return the lines of a correlation in turns: many where a turn costs nothing, else so many parts."""
+    lines, images = implicit.count_lines(correlation, len(x)), len(x)
+    if implicit.is_pixelwise(x, correlation, out):
+        return split(lines, parts)
+    if not implicit.copies_whole_images(x, correlation):
+        return turns(lines, at_once)
+    # An image is copied once only, if there are enough.
+    few = images < _IMAGES_A_THREAD * at_once
+    return split(lines, at_once) if few else turns(lines, at_once, lines // images)
 
 
 def _correlate_by_fft(

@@ -12,11 +12,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.implicit import Range, even_lines
+from daskconv.kernels.copies import copy_images, padded, room_of
 from daskconv.kernels.implicit_walk import copy_rows, valid, walk_of
-from daskconv.kernels.panels import options
+from daskconv.kernels.panels import options, width_of
+from daskconv.kernels.pixels import is_pixelwise, pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
+from daskconv.kernels.turns import Turns, take
 
 # Output gradients that are read again for every tap, from L2: the more they are, the fewer times sums are fetched.
 # With 16 KiB, which stay in L1, GoogLeNet's layers take 1.04 of the time (AVX-512, 1 thread).
@@ -48,34 +50,80 @@ class Block(NamedTuple):
 
 
 def weight_grad(
-    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, rows: Range, out: NDArray
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, turns: Turns, out: NDArray
 ) -> None:
-    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of output rows.
+    """Take turns of output rows, and write their parts of the gradient by the weights into ``out``.
 
-    ``x`` (n, h, w, c) and ``dy`` (n, p, q, k) are C-contiguous.
+    ``x`` (n, h, w, c) and ``dy`` (n, p, q, k) are C-contiguous; ``out`` (turns, r, s, c / groups, k) has a part a turn.
     """
-    out[...] = 0
-    tiles = tiles_of(x.dtype)
-    width = VECTORS * tiles.lanes
-    strip = max(_STRIP_BYTES // (width * x.itemsize), 1)
-    for images, part, gradients, lines in even_lines(x, correlation, dy, rows, strip):
-        pixels = max(strip, gradients.shape[2])
-        _weight_grad(
-            images.ctypes.data,
-            gradients.reshape(-1),
-            scratch("strip", (pixels, width), x.dtype).reshape(-1),
-            scratch("edge", (16 * width,), x.dtype),
-            out.reshape(-1),
-            walk_of(part, images.shape, gradients.shape),
-            tiles,
-            groups,
-            pixels,
-            lines,
-        )
+    tiles, edge = tiles_of(x.dtype), scratch("edge", (16 * width_of(x.dtype),), x.dtype)
+    most = max(_STRIP_BYTES // (width_of(x.dtype) * x.itemsize), 1)
+    if is_pixelwise(x, correlation, dy):
+        for turn, rows in turns.each():
+            out[turn] = 0
+            for images, part, gradients, lines in pixel_lines(x, correlation, dy, rows, most):
+                walk = walk_of(part, images.shape, gradients.shape)
+                strip, pixels = _strip(gradients, most)
+                sums = out[turn].reshape(-1)
+                add_rows(
+                    images.ctypes.data,
+                    gradients.reshape(-1),
+                    strip,
+                    edge,
+                    sums,
+                    walk,
+                    tiles,
+                    groups,
+                    pixels,
+                    lines,
+                )
+        return
+    copies, moved = padded(x, correlation)
+    walk = walk_of(moved, (len(x), copies.image[0], copies.columns, x.shape[3]), dy.shape)
+    strip, pixels = _strip(dy, most)
+    take_turns(
+        x.reshape(-1),
+        (copies, room_of(copies, x)),
+        (turns.lines, turns.taken),
+        dy.reshape(-1),
+        strip,
+        edge,
+        out.reshape(len(out), -1),
+        walk,
+        tiles,
+        groups,
+        pixels,
+    )
+
+
+def _strip(gradients: NDArray, most: int) -> tuple[NDArray, int]:
+    """Return room for a strip of at most so many pixels, or a row, flat, and for how many pixels it is."""
+    pixels = max(most, gradients.shape[2])
+    shape = pixels, width_of(gradients.dtype)
+    return scratch("strip", shape, gradients.dtype).reshape(-1), pixels
 
 
 @njit(**options)
-def _weight_grad(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  # type: ignore[no-untyped-def]
+def take_turns(x, copies, turns, dy, strip, edge, out, walk, tiles, groups, pixels):  # type: ignore[no-untyped-def]
+    """Take turns of rows, and write the sum of each to its place; images are maybe copied."""
+    (how, room), (lines, taken), n, p = copies, turns, walk.image[0], walk.size[0]
+    some = how.number if how.number > 0 else max(n, 1)
+    turn = take(taken)
+    while turn < len(lines):
+        start, stop = lines[turn]
+        sums = out[turn]
+        sums[:] = 0
+        for first in range(start // p, (stop + p - 1) // p, some):
+            images = (first, min(first + some, n))
+            at = copy_images(x, how, images, room)
+            rows = max(start, first * p), min(stop, images[1] * p)
+            add_rows(at, dy, strip, edge, sums, walk, tiles, groups, pixels, rows)
+        turn = take(taken)
+
+
+@njit(**options)
+def add_rows(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  # type: ignore[no-untyped-def]
+    """Add what some rows give to the gradient, strip by strip; ``x`` is the address of the first image."""
     _, p, q, k = walk.whole
     kg, width = k // groups, VECTORS * tiles.lanes
     row = rows[0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import NamedTuple
 
 from numba import njit
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.copies import copy_images
 from daskconv.kernels.epilogue import finish_run
 from daskconv.kernels.panels import options
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of
+from daskconv.kernels.turns import take
 
 
 class Taps(NamedTuple):
@@ -22,10 +23,7 @@ class Taps(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """A correlation as compiled code takes it: taps, the image that is read, and the whole result.
-
-    Images begin so many elements ``apart``, which only tiles of images heed.
-    """
+    """A correlation as compiled code takes it: taps, the images that are read, and the whole result."""
 
     rows: Taps
     cols: Taps
@@ -35,7 +33,6 @@ class Walk(NamedTuple):
     spacing: Pair
     image: tuple[int, ...]
     whole: tuple[int, ...]
-    apart: int
 
 
 class Part(NamedTuple):
@@ -51,11 +48,10 @@ class Part(NamedTuple):
     channels: Pair
 
 
-def walk_of(correlation: Correlation, image: tuple[int, ...], whole: tuple[int, ...], apart: int = 0) -> Walk:
-    """Return the walk of a correlation over images (n, h, w, c), maybe apart, into a result (n, h, w, k)."""
+def walk_of(correlation: Correlation, image: tuple[int, ...], whole: tuple[int, ...]) -> Walk:
+    """Return the walk of a correlation over images (n, h, w, c) into a result (n, h, w, k)."""
     c = correlation
-    apart = apart or prod(image[1:])
-    return Walk(taps_of(c.rows), taps_of(c.cols), c.step, c.size, c.phase, c.spacing, image, whole, apart)
+    return Walk(taps_of(c.rows), taps_of(c.cols), c.step, c.size, c.phase, c.spacing, image, whole)
 
 
 def taps_of(offsets: tuple[int, ...]) -> Taps:
@@ -71,51 +67,88 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 
 @njit(**options)
-def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, most, lines, across, epilogue):  # type: ignore[no-untyped-def]
-    """Write some lines, or with ``across`` some pixels of all images: ``most`` lines or images at a time, by panels."""
+def take_turns(  # type: ignore[no-untyped-def]
+    x, copies, turns, panels, start, edge, out, walk, tiles, channels, cut, most, across, epilogue
+):
+    """Take turns of lines and write them, ``most`` at a time; images are maybe copied before.
+
+    With ``across`` a line is a pixel of ``most`` images, and all lines of these come before those of the next ones.
+    """
+    (how, room), (lines, taken), n, (p, q) = copies, turns, walk.image[0], walk.size
+    some = how.number if how.number > 0 else max(n, 1)
+    turn = take(taken)
+    while turn < len(lines):
+        begin, end = lines[turn]
+        if across:
+            for group in range(begin // (p * q), (end + p * q - 1) // (p * q)):
+                images = (group * most, min(group * most + most, n))
+                pixels = (max(begin - group * p * q, 0), min(end - group * p * q, p * q))
+                at, extent = x.ctypes.data, (images, pixels)
+                _correlate_block(
+                    at, panels, start, edge, out, walk, tiles, channels, cut, extent, True, epilogue
+                )
+        else:
+            for first in range(begin // p, (end + p - 1) // p, some):
+                images = (first, min(first + some, n))
+                rows = (max(begin, images[0] * p), min(end, images[1] * p))
+                at = copy_images(x, how, images, room)
+                correlate_lines(
+                    at, panels, start, edge, out, walk, tiles, channels, cut, most, rows, epilogue
+                )
+        turn = take(taken)
+
+
+@njit(**options)
+def correlate_lines(x, panels, start, edge, out, walk, tiles, channels, cut, most, lines, epilogue):  # type: ignore[no-untyped-def]
+    """Write some lines, ``most`` at a time; ``x`` is the address of image 0."""
+    for first in range(lines[0], lines[1], most):
+        extent = ((0, 0), (first, min(first + most, lines[1])))
+        _correlate_block(x, panels, start, edge, out, walk, tiles, channels, cut, extent, False, epilogue)
+
+
+@njit(**options)
+def _correlate_block(x, panels, start, edge, out, walk, tiles, channels, cut, extent, across, epilogue):  # type: ignore[no-untyped-def]
+    """Write a block by panels: some lines, or with ``across`` some pixels of some images."""
+    images, lines = extent
     groups, cg, kg = channels
     width = VECTORS * tiles.lanes
     count = (kg + width - 1) // width
     size = walk.rows.number * walk.cols.number * cg * width
-    # Tiles of images take some pixels of all images, tiles of pixels some lines.
-    span = (0, walk.image[0]) if across else lines
-    for block in range(span[0], span[1], most):
-        end = min(block + most, span[1])
-        for panel in range(groups * count):
-            g, first = panel // count, panel % count * width
-            filters = min(width, kg - first)
-            vectors = (filters + tiles.lanes - 1) // tiles.lanes
-            for r in range(0, walk.rows.number, cut[0]):
-                for c in range(0, cg, cut[1]):
-                    part = Part(
-                        g,
-                        g * kg + first,
-                        filters,
-                        vectors,
-                        panel * size,
-                        panel * width,
-                        (r, min(r + cut[0], walk.rows.number)),
-                        (c, min(c + cut[1], cg)),
-                    )
-                    if across:
-                        _add_images(x, panels, start, edge, out, walk, tiles, cg, part, (block, end), lines)
-                    else:
-                        for row in range(block, end):
-                            _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row)
-        add, flags = epilogue
-        if flags[0] or flags[1]:
-            _finish(out, add, flags, walk, (block, end), lines, across)
+    for panel in range(groups * count):
+        g, first = panel // count, panel % count * width
+        filters = min(width, kg - first)
+        vectors = (filters + tiles.lanes - 1) // tiles.lanes
+        for r in range(0, walk.rows.number, cut[0]):
+            for c in range(0, cg, cut[1]):
+                part = Part(
+                    g,
+                    g * kg + first,
+                    filters,
+                    vectors,
+                    panel * size,
+                    panel * width,
+                    (r, min(r + cut[0], walk.rows.number)),
+                    (c, min(c + cut[1], cg)),
+                )
+                if across:
+                    _add_images(x, panels, start, edge, out, walk, tiles, cg, part, images, lines)
+                else:
+                    for row in range(lines[0], lines[1]):
+                        _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row)
+    add, flags = epilogue
+    if flags[0] or flags[1]:
+        _finish(out, add, flags, walk, images, lines, across)
 
 
 @njit(**options)
-def _finish(out, add, flags, walk, block, lines, across):  # type: ignore[no-untyped-def]
+def _finish(out, add, flags, walk, images, lines, across):  # type: ignore[no-untyped-def]
     """Apply an epilogue to a block: lines of pixels, or some pixels of its images."""
     (p, q), k = walk.size, walk.whole[3]
     if not across:
-        for line in range(block[0], block[1]):
+        for line in range(lines[0], lines[1]):
             finish_run(out, line * q * k, add, line * q * k, flags, q * k)
         return
-    for image in range(block[0], block[1]):
+    for image in range(images[0], images[1]):
         at = (image * p * q + lines[0]) * k
         finish_run(out, at, add, at, flags, (lines[1] - lines[0]) * k)
 
@@ -230,9 +263,9 @@ def _add_images(x, panels, start, edge, out, walk, tiles, cg, part, images, pixe
         tap = (low * cols.number + first) * cg + part.channels[0]
         row = images[0] * whole_rows + i * walk.spacing[0] + walk.phase[0]
         at = (row * whole_cols + j * walk.spacing[1] + walk.phase[1]) * k + part.filter
-        a = x + size * (images[0] * walk.apart + line * c + part.group * cg + part.channels[0])
+        a = x + size * (images[0] * h * w * c + line * c + part.group * cg + part.channels[0])
         b = panels.ctypes.data + size * (part.panel + tap * width)
-        rows = (walk.apart, whole_rows * whole_cols * k)
+        rows = (h * w * c, whole_rows * whole_cols * k)
         _add_pixel(start, edge, out, tiles, part, (a, b), at, rows, counts, steps, images[1] - images[0])
 
 

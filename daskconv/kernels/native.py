@@ -76,6 +76,32 @@ def _prefetch(typing, address):  # type: ignore[no-untyped-def]
 prefetch: Any = intrinsic(_prefetch)
 
 
+def _add_atomically(typing, address, number):  # type: ignore[no-untyped-def]
+    """Add to the int64 at an address, to which other threads add as well; return what it was before."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+add_atomically: Any = intrinsic(_add_atomically)
+
+
+def _copy_bytes(typing, to, at, size):  # type: ignore[no-untyped-def]
+    """Copy so many bytes from one address to another."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        to, at = (builder.inttoptr(address, cgutils.voidptr_t) for address in args[:2])
+        cgutils.raw_memcpy(builder, to, at, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+copy_bytes: Any = intrinsic(_copy_bytes)
+
+
 def _pointer(typing, address):  # type: ignore[no-untyped-def]
     """Return an address as a pointer, for ``numba.carray``."""
 

@@ -1,13 +1,11 @@
 """The promised error: against float64, relative to the largest result, on long sums and ragged sizes."""
 
-import dask
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daskconv.kernels.jit import importable
-from reference import EXACT, PASSES, Case, run_passes, small_cuts
+from reference import EXACT, PASSES, Case, run_passes
 
 PER_ROOT = 4e-7
 
@@ -38,37 +36,6 @@ def long_sums(draw) -> Case:
 def test_the_largest_error_is_that_of_a_sum(method, case):
     arrays = case.arrays()
     assert_exact(case, case.expected(*arrays), run_passes(case, method, arrays))
-
-
-# Images of a multiple of 4096 bytes, and gradients of such, of more channels than a line's.
-ALIKE = [
-    Case(n=7, image=(8, 8), channels=16, filters=16, kernel=(5, 5), padding=2, dtype="float32"),
-    Case(n=7, image=(16, 8), channels=8, filters=160, kernel=(3, 3), padding=1, stride=2, dtype="float32"),
-    Case(n=7, image=(8, 8), channels=16, filters=32, kernel=(3, 3), padding=2, dilation=2, dtype="float32"),
-    Case(n=7, image=(8, 8), channels=8, filters=8, groups=2, kernel=(3, 3), padding=1, dtype="float64"),
-]
-
-
-@pytest.mark.skipif(not importable(), reason="the micro-kernel needs Numba")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("case", ALIKE, ids=["5x5", "stride 2", "dilation 2", "groups"])
-def test_images_that_share_sets_of_the_cache_are_copied_apart(monkeypatch, case, threads):
-    from daskconv.kernels import implicit
-
-    copies, apart = [], implicit._images_apart
-
-    def watched(x, *args):
-        for work in apart(x, *args):
-            copies.append(work[0] is not x)
-            yield work
-
-    small_cuts(monkeypatch)
-    monkeypatch.setattr(implicit, "_images_apart", watched)
-    arrays = case.arrays()
-    with dask.config.set({"daskconv.threads": threads}):
-        got = run_passes(case, "implicit", arrays)
-    assert_exact(case, case.expected(*arrays), got)
-    assert len(copies) > 3 and all(copies), "three images at a time, some pixels each"
 
 
 def assert_exact(case, want, got):

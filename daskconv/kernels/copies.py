@@ -1,0 +1,74 @@
+"""Images of few channels, copied with their padding, some at a time, before the micro-kernel reads them.
+
+With few channels a tile of the border's pixels costs more than the products by zeros that it saves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from numba import njit
+from numpy.typing import NDArray
+
+from daskconv.geometry import Correlation
+from daskconv.kernels.native import copy_bytes
+from daskconv.kernels.panels import options
+from daskconv.kernels.scratch import scratch
+from daskconv.kernels.tile import tiles_of
+
+_COPIED_BYTES = 1 << 20
+
+
+class Copies(NamedTuple):
+    """How images (h, w, c) are copied: so many at a time, none where they are read as they lie.
+
+    Rows get so many columns of zeros to the ``left``, and as many to the right as make ``columns``.
+    """
+
+    number: int
+    image: tuple[int, int, int]
+    left: int
+    columns: int
+
+
+def as_they_lie(x: NDArray) -> Copies:
+    """Return that none of the images (n, h, w, c) is copied."""
+    _, h, w, c = x.shape
+    return Copies(0, (h, w, c), 0, w)
+
+
+def padded(x: NDArray, correlation: Correlation) -> tuple[Copies, Correlation]:
+    """Return the copies of images (n, h, w, c) where they are worth it, and the correlation over what is read."""
+    (_, h, w, c), q = x.shape, correlation.size[1]
+    left = max(0, -correlation.cols[0])
+    right = max(0, (q - 1) * correlation.step[1] + correlation.cols[-1] - (w - 1))
+    if c >= tiles_of(x.dtype).lanes or x[:1].nbytes > _COPIED_BYTES or left == right == 0:
+        return as_they_lie(x), correlation
+    columns = left + w + right
+    number = max(1, _COPIED_BYTES // max(1, h * columns * c * x.itemsize))
+    moved = replace(correlation, cols=tuple(offset + left for offset in correlation.cols))
+    return Copies(number, (h, w, c), left, columns), moved
+
+
+def room_of(copies: Copies, x: NDArray) -> NDArray:
+    """Return this thread's memory for the copies, flat."""
+    h, _, c = copies.image
+    return scratch("padded", (min(copies.number, len(x)) * h * copies.columns * c,), x.dtype)
+
+
+@njit(**options)
+def copy_images(x, copies, images, room):  # type: ignore[no-untyped-def]
+    """Copy a range of images, which ``x`` has flat; return the address that counts as that of image 0."""
+    if copies.number == 0:
+        return x.ctypes.data
+    (h, w, c), size = copies.image, x.itemsize
+    length, before, after = copies.columns * c, copies.left * c, (copies.left + w) * c
+    for row in range((images[1] - images[0]) * h):
+        to, at = row * length, (images[0] * h + row) * w * c
+        for i in range(before):
+            room[to + i] = 0
+        copy_bytes(room.ctypes.data + size * (to + before), x.ctypes.data + size * at, size * w * c)
+        for i in range(after, length):
+            room[to + i] = 0
+    return room.ctypes.data - size * images[0] * h * length
