@@ -27,6 +27,7 @@ from daskconv.kernels.scratch import empty
 if importable():
     from daskconv.graph import conv_winograd
     from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter
+    from daskconv.kernels.packed import packed
     from daskconv.kernels.turns import Turns
 
 Shape = tuple[int, ...]
@@ -201,12 +202,12 @@ def _correlate_implicitly(
             for cut in shares_of(len(x) * correlation.size[0], row, threads):
                 calls.append((depthwise.correlate, x, w, bias, correlation, cut, out, epilogue))
             continue
-        packed = implicit.pack(w, correlation, groups, transposed=transposed)
-        parts = count_of_shares(2 * len(x) * prod(correlation.size) * packed.macs, threads)
+        weights = packed(w, correlation, groups, transposed=transposed)
+        parts = count_of_shares(2 * len(x) * prod(correlation.size) * weights.macs, threads)
         at_once = min(parts, threads or 1)
         ranges = _lines_of_turns(x, correlation, out, parts, at_once)
         calls += [
-            (implicit.correlate, x, packed, bias, correlation, Turns.of(ranges), out, epilogue)
+            (implicit.correlate, x, weights, bias, correlation, Turns.of(ranges), out, epilogue)
         ] * at_once
     run(calls, threads)
 

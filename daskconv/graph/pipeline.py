@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from daskconv.timeline import timed
 
 if importable():
     from daskconv.kernels import implicit
+    from daskconv.kernels.packed import packed
     from daskconv.kernels.panels import width_of
 
 
@@ -151,9 +151,8 @@ def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, 
     if not enabled():
         matrices = weight_matrices(w, correlation, groups, transposed=transposed)
         return Weights(lowering.multiply, parts(lambda g, start, stop: matrices[g][:, start:stop]))
-    packed = implicit.place(w, correlation, groups, transposed=transposed)
-    pack = partial(implicit.fill, w, correlation, packed, transposed=transposed)
-    return Weights(implicit.multiply, parts(packed.part), pack)
+    whole = packed(w, correlation, groups, transposed=transposed)
+    return Weights(implicit.multiply, parts(whole.part), whole.fill)
 
 
 def add_correlation(

@@ -7,16 +7,14 @@ skipped, not multiplied: at the border, such a tap is added to those pixels of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair, Window, forward_correlation
 from daskconv.kernels.copies import as_they_lie, padded, room_of
 from daskconv.kernels.epilogue import NOTHING, Epilogue
 from daskconv.kernels.implicit_walk import correlate_lines, take_turns, walk_of
-from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
+from daskconv.kernels.packed import Packed
+from daskconv.kernels.panels import width_of
 from daskconv.kernels.pixels import is_pixelwise, pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
@@ -34,74 +32,6 @@ _SHORT_LINE, _MANY_IMAGES = 16, 24
 _SIDE_BY_SIDE = 16
 
 _PIXEL = Window((1, 1))
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Weights in the order in which tiles read them.
-
-    Attributes
-    ----------
-    panels : array (groups, panels, rows, taps, channels, panel width), flat
-        Each group's output channels in panels of :data:`VECTORS` vectors, padded with zeros.
-    groups, channels, filters : int
-        Groups, and the input and output channels of one.
-    macs : int
-        Multiplications that one output pixel needs.
-    """
-
-    panels: NDArray
-    groups: int
-    channels: int
-    filters: int
-    macs: int
-
-    def part(self, group: int, start: int, stop: int) -> Packed:
-        """Return some filters of a group, from the first of a panel on, as those of lowered rows."""
-        width = width_of(self.panels.dtype)
-        depth = self.macs // (self.groups * self.filters)
-        panel = group * -(-self.filters // width) + start // width
-        size = depth * width
-        panels = self.panels[panel * size : (panel - (start - stop) // width) * size]
-        return Packed(panels, 1, depth, stop - start, depth * (stop - start))
-
-
-def pack(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Packed:
-    """Return the weights (r, s, c / groups, k) of a correlation, packed.
-
-    ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
-    """
-    packed = place(w, correlation, groups, transposed=transposed)
-    fill(w, correlation, packed, transposed=transposed)
-    return packed
-
-
-def place(w: NDArray, correlation: Correlation, groups: int, *, transposed: bool) -> Packed:
-    """Return where :func:`pack` puts the weights, which :func:`fill` has to write."""
-    c, k = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
-    taps = len(correlation.rows) * len(correlation.cols)
-    shape = (groups, -(-k // width_of(w.dtype)), taps, c, width_of(w.dtype))
-    panels = scratch(f"panels {correlation.phase}", shape, w.dtype)
-    return Packed(panels.reshape(-1), groups, c, k, taps * c * groups * k)
-
-
-def fill(w: NDArray, correlation: Correlation, packed: Packed, *, transposed: bool) -> None:
-    """Write the weights of a correlation to their place."""
-    taps, width = tap_order(correlation, w.shape[1]), width_of(w.dtype)
-    sizes = packed.groups, packed.channels, packed.filters
-    panels = packed.panels.reshape(packed.groups, -1, len(taps), packed.channels, width)
-    _pack(w.reshape(-1), taps, transposed, sizes, panels)
-
-
-@njit(**options)
-def _pack(w, taps, transposed, sizes, panels):  # type: ignore[no-untyped-def]
-    groups, c, k = sizes
-    for group in range(groups):
-        if not transposed:
-            copy_panels(w, taps, sizes, group, (0, k), (0, c), panels[group])
-            continue
-        for number in range(panels.shape[1]):
-            copy_transposed_panel(w, taps, sizes, group, number * panels.shape[4], panels[group, number])
 
 
 def by_image(correlation: Correlation, images: int) -> bool:
@@ -139,10 +69,13 @@ def correlate(
 ) -> None:
     """Take turns of the lines of a correlation of ``x`` (n, h, w, c), C-contiguous, and write them into ``out``.
 
+    Before that, take part in packing the weights.
+
     ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
     which of its pixels are written. An epilogue needs all of them to be.
     """
     if is_pixelwise(x, correlation, out):
+        packed.fill()
         for _, lines in turns.each():
             _correlate_pixels(x, packed, bias, correlation, lines, out, epilogue)
         return
@@ -155,6 +88,7 @@ def correlate(
         x.reshape(-1),
         (copies, room_of(copies, x)),
         (turns.lines, turns.taken),
+        packed.source,
         packed.panels,
         _start(packed, bias),
         scratch("edge", (16 * width,), x.dtype),

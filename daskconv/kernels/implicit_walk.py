@@ -9,6 +9,7 @@ from numba import njit
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.copies import copy_images
 from daskconv.kernels.epilogue import finish_run
+from daskconv.kernels.packed import fill
 from daskconv.kernels.panels import options
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of
 from daskconv.kernels.turns import take
@@ -68,12 +69,13 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 @njit(**options)
 def take_turns(  # type: ignore[no-untyped-def]
-    x, copies, turns, panels, start, edge, out, walk, tiles, channels, cut, most, across, epilogue
+    x, copies, turns, weights, panels, start, edge, out, walk, tiles, channels, cut, most, across, epilogue
 ):
-    """Take turns of lines and write them, ``most`` at a time; images are maybe copied before.
+    """Pack the weights and take turns of lines, ``most`` at a time; images are maybe copied before.
 
     With ``across`` a line is a pixel of ``most`` images, and all lines of these come before those of the next ones.
     """
+    fill(weights, panels)
     (how, room), (lines, taken), n, (p, q) = copies, turns, walk.image[0], walk.size
     some = how.number if how.number > 0 else max(n, 1)
     turn = take(taken)

@@ -77,10 +77,13 @@ prefetch: Any = intrinsic(_prefetch)
 
 
 def _add_atomically(typing, address, number):  # type: ignore[no-untyped-def]
-    """Add to the int64 at an address, to which other threads add as well; return what it was before."""
+    """Add to the int64 at an address, to which other threads add as well; return what it was before.
+
+    What a thread wrote before it adds is there for one that finds it added.
+    """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "monotonic")
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), codegen
 

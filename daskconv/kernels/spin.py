@@ -27,7 +27,7 @@ def _hint(typing):  # type: ignore[no-untyped-def]
     return types.void(), codegen
 
 
-_pause: Any = intrinsic(_hint)
+pause: Any = intrinsic(_hint)
 
 
 @njit(nogil=True, cache=True)
@@ -39,7 +39,7 @@ def spin(count, least, rounds, grace):  # type: ignore[no-untyped-def]
     for _ in range(rounds):
         if count[0] >= least:
             for _ in range(grace):
-                _pause()
+                pause()
             return True
-        _pause()
+        pause()
     return False
