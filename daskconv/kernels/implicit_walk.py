@@ -9,6 +9,7 @@ from numba import njit
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.copies import copy_images
 from daskconv.kernels.epilogue import finish_run
+from daskconv.kernels.native import copy_bytes
 from daskconv.kernels.packed import fill
 from daskconv.kernels.panels import options
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of
@@ -180,7 +181,8 @@ def _add_row(x, panels, start, edge, out, walk, tiles, cg, part, row):  # type: 
             if ragged:
                 # Whole vectors would write over the next pixel's first channels.
                 to, first, step, run = edge, 0, VECTORS * tiles.lanes, 1
-                copy_rows(out, at, to_row, edge, 0, step, m, part.filters)
+                if part.rows[0] + part.channels[0] > 0:
+                    copy_rows(out, at, to_row, edge, 0, step, m, part.filters)
             _add_taps(x, line, panels, start, to, first, step, walk, tiles, cg, part, rows, z, (m, run))
             if ragged:
                 copy_rows(edge, 0, step, out, at, to_row, m, part.filters)
@@ -199,9 +201,10 @@ def _whole_tiles(walk, z, m, most):  # type: ignore[no-untyped-def]
 @njit(**options)
 def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: ignore[no-untyped-def]
     """Copy the first elements of some rows between two flat arrays."""
+    size = source.itemsize
     for row in range(rows):
-        for t in range(length):
-            to[to_at + row * to_step + t] = source[at + row * step + t]
+        target, origin = to_at + row * to_step, at + row * step
+        copy_bytes(to.ctypes.data + size * target, source.ctypes.data + size * origin, size * length)
 
 
 @njit(**options)
@@ -284,7 +287,8 @@ def _add_pixel(start, edge, out, tiles, part, operands, at, rows, counts, steps,
             to, to_at, to_row = out, at, rows[1]
             if ragged:
                 to, to_at, to_row = edge, 0, width
-                copy_rows(out, at, rows[1], edge, 0, width, m, part.filters)
+                if onto == 1:
+                    copy_rows(out, at, rows[1], edge, 0, width, m, part.filters)
             if min(counts[0], counts[1]) > 0:
                 addresses = (a, b, to.ctypes.data + to_at * size, start.ctypes.data + part.start * size)
                 shape = (m, part.vectors, run)
