@@ -13,7 +13,7 @@ from daskconv.geometry import Correlation
 from daskconv.kernels.native import add_atomically
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.spin import pause
+from daskconv.kernels.spin import give_way
 from daskconv.kernels.turns import take
 
 # Channels of all filters that a thread packs at a time.
@@ -118,4 +118,4 @@ def fill(source, panels):  # type: ignore[no-untyped-def]
         add_atomically(turns.ctypes.data + turns.itemsize, 1)
         turn = take(turns)
     while add_atomically(turns.ctypes.data + turns.itemsize, 0) < groups * parts:
-        pause()
+        give_way()

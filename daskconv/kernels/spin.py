@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+
+# In rounds. Whoever lets Python's lock go wakes the thread that waits for it, which Linux may put on the waker's core.
+_GIVE_WAY_EVERY = 100
 
 
 def _hint(typing):  # type: ignore[no-untyped-def]
@@ -30,16 +35,34 @@ def _hint(typing):  # type: ignore[no-untyped-def]
 pause: Any = intrinsic(_hint)
 
 
+def _give_way(typing):  # type: ignore[no-untyped-def]
+    """Let a thread that waits for this core run first, where the system has a call for that."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        if hasattr(os, "sched_yield"):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            yield_core = builder.module.globals.get("sched_yield")
+            builder.call(yield_core or ir.Function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+give_way: Any = intrinsic(_give_way)
+
+
 @njit(nogil=True, cache=True)
 def spin(count, least, rounds, grace):  # type: ignore[no-untyped-def]
     """Return whether ``count[0]`` reached ``least`` within so many rounds, of about 20 nanoseconds each.
 
     If so, ``grace`` more rounds pass: the thread that counted still holds Python's lock, and lets it go soon.
     """
-    for _ in range(rounds):
+    for number in range(rounds):
         if count[0] >= least:
             for _ in range(grace):
                 pause()
             return True
         pause()
+        if number % _GIVE_WAY_EVERY == 0:
+            give_way()
     return False
