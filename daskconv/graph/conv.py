@@ -6,7 +6,7 @@ Otherwise the block is cut, by shape alone where the cut could be seen in the bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -214,7 +214,7 @@ def _correlate_implicitly(
 
 def _lines_of_turns(
     x: NDArray, correlation: Correlation, out: NDArray, parts: int, at_once: int
-) -> list[Range]:
+) -> Sequence[Range]:
     """Return the lines of a correlation in turns: many where a turn costs nothing, else so many parts."""
     lines, images = implicit.count_lines(correlation, len(x)), len(x)
     if implicit.is_pixelwise(x, correlation, out):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from daskconv.layout import even_parts
@@ -88,19 +89,20 @@ def shares(flops: int, threads: int) -> int:
     return min(worth, threads * max(again, 1))
 
 
-def turns(rows: int, threads: int, grain: int = 1) -> list[Range]:
+@lru_cache(4096)
+def turns(rows: int, threads: int, grain: int = 1) -> tuple[Range, ...]:
     """Cut rows into ranges for threads to take: half of a thread's part of what is left, but the last ones not small.
 
     All but the last are multiples of the ``grain``. Guided self-scheduling: C. D. Polychronopoulos and D. J. Kuck,
     IEEE Transactions on Computers 36(12), 1987.
     """
     if threads == 1:
-        return [(0, rows)]
+        return ((0, rows),)
     grains = -(-rows // grain)
     cuts, least = [0], max(1, grains // (threads * _TURNS_A_THREAD))
     while cuts[-1] < grains:
         cuts.append(min(cuts[-1] + max((grains - cuts[-1]) // (2 * threads), least), grains))
-    return [(start * grain, min(stop * grain, rows)) for start, stop in pairwise(cuts)]
+    return tuple((start * grain, min(stop * grain, rows)) for start, stop in pairwise(cuts))
 
 
 def grain_of_sums(elements: int) -> int:

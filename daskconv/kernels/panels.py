@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ def width_of(dtype: Any) -> int:
     return VECTORS * tiles_of(dtype).lanes
 
 
+@lru_cache(4096)
 def tap_order(correlation: Correlation, columns: int) -> NDArray[np.int64]:
-    """Return the number, row by row, of the weights' tap that each tap of a correlation goes with."""
+    """Return the number, row by row, of the weights' tap that each tap of a correlation goes with, to be read only."""
     rows, cols = np.array(correlation.kernel_rows), np.array(correlation.kernel_cols)
     return (rows[:, None] * columns + cols).reshape(-1).astype(np.int64)
 

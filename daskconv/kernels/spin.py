@@ -10,7 +10,6 @@ from numba import njit, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-
 # In rounds. Whoever lets Python's lock go wakes the thread that waits for it, which Linux may put on the waker's core.
 _GIVE_WAY_EVERY = 100
 
