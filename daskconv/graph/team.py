@@ -58,13 +58,27 @@ class Count:
                 self._sleepers -= 1
 
 
+# The cores of threads that stay on one of them for a while.
+_cores_else: dict[int, set[int]] = {}
+
+
+def cores_of(thread: int) -> set[int]:
+    """Return the cores that a thread may run on, in general: one that a team helps may stay on one of them."""
+    return _cores_else.get(thread) or os.sched_getaffinity(thread)
+
+
+def _stay_on(thread: int, cores: set[int]) -> None:
+    with suppress(OSError):  # a container may forbid it: it is a matter of speed only
+        os.sched_setaffinity(thread, cores)
+
+
 class Team:
     """Some threads that call one function all together, again and again."""
 
     def __init__(self, size: int) -> None:
         self._calls, self._ends = Count(), Count()
         self._work: Callable[[], None] | None = None
-        self._core = -1
+        self._core, self._staying = -1, 0
         self._threads = [
             threading.Thread(target=self._stand_by, name=f"daskconv-{number}", daemon=True)
             for number in range(size)
@@ -76,27 +90,33 @@ class Team:
         """Let each thread call ``work``, which must not raise."""
         self._work = work
         if _core_now and self._threads:
-            self._keep_off(_core_now())
+            self._part_cores(_core_now(), threading.get_native_id())
         self._calls.rise()
 
     def join(self) -> None:
         """Return once all calls have ended."""
         self._ends.wait(len(self._threads) * self._calls.value)
         self._work = None
+        if self._staying:
+            _stay_on(self._staying, _cores_else.pop(self._staying))
+            self._staying = 0
 
-    def _keep_off(self, core: int) -> None:
-        """Keep the threads off the caller's core.
+    def _part_cores(self, core: int, caller: int) -> None:
+        """Keep the threads off the caller's core, and the caller on it where the threads need all others.
 
-        Linux wakes a thread next to the one that wakes it, and takes milliseconds to move it to an idle core.
+        Linux wakes a thread next to the one that wakes it, as whoever lets Python's lock go does, and takes
+        milliseconds to move it to an idle core.
         """
-        if core == self._core:
-            return
-        self._core = core
-        others = os.sched_getaffinity(os.getpid()) - {core}
-        for thread in self._threads if others else []:
-            assert thread.native_id is not None
-            with suppress(OSError):  # a container may forbid it: it is a matter of speed only
-                os.sched_setaffinity(thread.native_id, others)
+        cores = cores_of(caller)
+        if core != self._core:
+            self._core = core
+            for thread in self._threads if len(cores) > 1 else []:
+                assert thread.native_id is not None
+                _stay_on(thread.native_id, cores - {core})
+        if len(cores) == len(self._threads) + 1 and not _cores_else:
+            self._staying = caller
+            _cores_else[caller] = cores
+            _stay_on(caller, {core})
 
     def _stand_by(self) -> None:
         calls = 0

@@ -14,6 +14,7 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from daskconv.errors import check_count
 from daskconv.graph.crew import Crew
+from daskconv.graph.team import cores_of
 from daskconv.kernels import heap
 
 # Added to the niceness of what reads or writes beside the steps: they need the cores, it has a step's time.
@@ -29,7 +30,7 @@ def available_threads() -> int:
 def cores() -> list[int]:
     """Return the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
+        return sorted(cores_of(threading.get_native_id()))
     return list(range(os.cpu_count() or 1))
 
 
@@ -42,7 +43,7 @@ def step_back() -> None:
     """Give this thread all cores of the process, and what the others leave of them."""
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # a container may forbid it: it is a matter of speed only
-            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+            os.sched_setaffinity(0, cores_of(os.getpid()))
             nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICE
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
 
