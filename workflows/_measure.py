@@ -20,9 +20,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from daskconv.kernels import jit
+
 PACKAGES = ("daskconv", "numpy", "scipy", "numba", "numexpr", "dask", "distributed", "torch")
 # OpenMP's threads keep cores busy for so long after a call, which would slow down another library's.
 _SETTLE = 0.01
+# Cores that share a cache hand a number over in some 25 nanoseconds, others in 150 or more.
+_SHARED_NS = 100
 SIMD = ("avx512f", "avx2", "sse4_2")
 
 # A log has no width: what is written there must not be folded at 80 columns.
@@ -44,10 +48,21 @@ def machine(threads: Any) -> dict[str, Any]:
         "simd": next((name for name in SIMD if name in _cpu("flags").split()), "other"),
         "cores": len(os.sched_getaffinity(0)),
         "cores_others_used": round(_others_cores(), 2),
+        **_apart(),
         "python": platform.python_version(),
         **{name: found for name in PACKAGES if (found := _version(name))},
         "threads": threads,
     }
+
+
+def _apart() -> dict[str, int]:
+    """Return how long a number goes from core to core, where that can be told."""
+    if not jit.enabled():
+        return {}
+    from _cores import hand_over_ns
+
+    took = hand_over_ns()
+    return {} if took is None else {"core_to_core_ns": took}
 
 
 def _busy_seconds() -> float:
@@ -182,6 +197,12 @@ def show_machine(facts: Mapping[str, Any]) -> None:
         console.print(
             "The machine was busy with other processes: measure again when it is quiet, above all where "
             "threads fill all cores, since one late thread holds up the others.",
+            soft_wrap=True,
+        )
+    if facts.get("core_to_core_ns", 0) > _SHARED_NS:
+        console.print(
+            "The first two cores share no cache: threads that read what another one wrote are slower than on "
+            "neighbouring cores, above all those of pipelined.",
             soft_wrap=True,
         )
 
