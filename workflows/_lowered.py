@@ -43,8 +43,6 @@ def serial_tiles(
             call: tuple = (correlate_rows, x, matrices, None, correlation)
         else:
             weights = weights_of(w, correlation, 1, longest, transposed=False)
-            if weights.pack:
-                weights.pack()
             call = (multiply, weights)
         tasks = (Task(tile, *call, tile, out[slice(*tile)]) for tile in tiles)
         execute({task.key: task for task in tasks}, [], threads)

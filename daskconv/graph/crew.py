@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappush
 from typing import Any
 
 from dask._task_spec import GraphNode
@@ -25,7 +25,8 @@ class Crew:
     Parameters
     ----------
     graph : mapping of keys to tasks
-        Of two ready tasks, the one that comes first in it is taken first.
+        Of two ready tasks, the one that comes first in it is taken first; but a thread goes on with what its last
+        task made ready, whose inputs are in its caches.
     """
 
     def __init__(self, graph: Mapping[Hashable, GraphNode]) -> None:
@@ -77,11 +78,12 @@ class Crew:
 
     def _work_here(self) -> None:
         try:
-            while (key := self._take()) is not None:
+            own: list[int] = []
+            while (key := self._take(own)) is not None:
                 for call in self._before:
                     call(key, self.graph, self._state)
                 value = self.graph[key](self.values)
-                self._end(key, value)
+                own = self._end(key, value)
                 for call in self._after:
                     call(key, value, self.graph, self._state, threading.get_ident())
         except BaseException as error:
@@ -89,13 +91,16 @@ class Crew:
                 self.error = self.error or error
             self._news.rise()
 
-    def _take(self) -> Hashable | None:
+    def _take(self, own: Sequence[int]) -> Hashable | None:
         while True:
             with self._change:
                 if self.error is not None:
                     return None
                 if self._ready:
-                    key = self.keys[heappop(self._ready)]
+                    mine = next((at for at in own if at in self._ready), self._ready[0])
+                    self._ready.remove(mine)
+                    heapify(self._ready)
+                    key = self.keys[mine]
                     self._state["waiting"].remove(key)
                     self._state["running"].add(key)
                     return key
@@ -104,7 +109,9 @@ class Crew:
                 seen = self._news.value
             self._news.wait(seen + 1)
 
-    def _end(self, key: Hashable, value: Any) -> None:
+    def _end(self, key: Hashable, value: Any) -> list[int]:
+        """Hand on a task's value; return the tasks that are ready since."""
+        ready: list[int] = []
         with self._change:
             if self._readers[key]:
                 self.values[key] = value
@@ -118,7 +125,9 @@ class Crew:
                 self._missing[at] -= 1
                 if not self._missing[at]:
                     heappush(self._ready, at)
+                    ready.append(at)
             # This thread takes one itself; where no task waits any more, the others go home.
             for_others = len(self._ready) > 1 or not self._state["waiting"]
         if for_others:
             self._news.rise()
+        return ready

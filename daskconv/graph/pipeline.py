@@ -1,14 +1,14 @@
 """Pipelined lowering: lowering and product of small tiles as tasks of one Dask graph, over a ring of buffers.
 
-One thread lowers (bound by memory) while another multiplies (bound by arithmetic). Three kinds of edges
-make the graph:
+One thread lowers (bound by memory) while another multiplies (bound by arithmetic). Edges make the graph:
 
 - ``("product", t, part)`` needs ``("lower", t)``: its lowered rows, for a part of the output channels;
 - ``("lower", t)`` needs the products that free the ring's buffer it fills;
-- ``("lower", t)`` needs ``("lower", t - lanes)``: at most ``lanes`` threads lower at once, the others multiply.
-  Each thread's first tile is free of this: there is nothing to multiply yet.
+- where threads share cores (SMT), ``("lower", t)`` needs ``("lower", t - lanes)``: at most ``lanes`` threads lower at
+  once, the others multiply. Each thread's first tile is free of this: there is nothing to multiply yet.
 
-Where weights are packed, that is ``("other", t)``, before the first product that needs it.
+Threads that have cores of their own gain nothing from the other's waiting for memory, but lose what travels between
+their caches: there, each goes on with the tile that it lowered, and the ring has no buffer more than threads.
 
 The graph is local to one process: lowered tiles never travel.
 """
@@ -24,6 +24,7 @@ from dask._task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
+from daskconv.graph.threads import share_cores
 from daskconv.graph.tiles import Range, Work, pipelined_columns
 from daskconv.kernels import lowering
 from daskconv.kernels.jit import enabled, importable
@@ -38,8 +39,8 @@ if importable():
 
 
 def live_buffers(threads: int) -> int:
-    """Return the most lowered tiles alive at once: one for each thread, and one ahead."""
-    return threads + 1
+    """Return the most lowered tiles alive at once: one for each thread, and one ahead where they share cores."""
+    return threads + (threads > 1 and share_cores())
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.ring = scratch("ring", (live_buffers(self.threads), self.largest), self.dtype)
+        self.ahead = self.threads > 1 and share_cores()
         self.lanes = max(1, self.threads // 2)
 
     def add_tile(
@@ -76,16 +78,10 @@ class Pipeline:
         buffer = buffer[: (rows[1] - rows[0]) * width].reshape(-1, width)
         freed = tile - len(self.ring)
         edges = list(self.products[freed]) if freed >= 0 else []
-        if tile >= self.threads:
+        if self.ahead and tile >= self.threads:
             edges.append(("lower", tile - self.lanes))
         self._add(("lower", tile), edges, lower, x, correlation, rows, channels, buffer)
         return tile, buffer
-
-    def add_packing(self, function: Callable[[], None]) -> tuple:
-        """Add what packs the weights of the tiles that come next; return its key."""
-        key = ("other", len(self.products))
-        self._add(key, [], function)
-        return key
 
     def add_product(
         self, tile: int, after: Sequence[Hashable], function: Callable[..., None], *args: Any
@@ -96,11 +92,11 @@ class Pipeline:
         self._add(key, [("lower", tile), *after], function, *args)
 
     def in_order(self) -> dict[tuple, Task]:
-        """Return the graph, the task to prefer first: several threads lower a tile ahead, so that none waits for it."""
-        ahead = 1 if self.threads > 1 else 0
+        """Return the graph, the task to prefer first: threads that share cores lower a tile ahead."""
         return dict(
             sorted(
-                self.graph.items(), key=lambda item: (item[0][1] + ahead * (item[0][0] == "product"), item[0])
+                self.graph.items(),
+                key=lambda item: (item[0][1] + (self.ahead and item[0][0] == "product"), item[0]),
             )
         )
 
@@ -127,13 +123,10 @@ class Weights:
         Called with (lowered rows, a part, bias, columns, out).
     parts : list of list of ((int, int), weights)
         Of each group, some output channels each, after the columns of the result that are theirs.
-    pack : function, optional
-        To be called before.
     """
 
     multiply: Callable[..., None]
     parts: list[list[tuple[Range, Any]]]
-    pack: Callable[[], None] | None = None
 
 
 def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, transposed: bool) -> Weights:
@@ -152,7 +145,12 @@ def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, 
         matrices = weight_matrices(w, correlation, groups, transposed=transposed)
         return Weights(lowering.multiply, parts(lambda g, start, stop: matrices[g][:, start:stop]))
     whole = packed(w, correlation, groups, transposed=transposed)
-    return Weights(implicit.multiply, parts(whole.part), whole.fill)
+
+    def multiply(*args: Any) -> None:
+        whole.fill()  # with the threads that come to their first product now
+        implicit.multiply(*args)
+
+    return Weights(multiply, parts(whole.part))
 
 
 def add_correlation(
@@ -165,11 +163,7 @@ def add_correlation(
     out: NDArray,
 ) -> None:
     """Add a correlation whose result is ``out`` (all output pixels, k)."""
-    groups, after = len(weights.parts), []
-    if weights.pack and len(tiles) * groups > 1:
-        after = [pipeline.add_packing(weights.pack)]
-    elif weights.pack:  # nothing to be lowered meanwhile that would be worth another thread
-        weights.pack()
+    groups = len(weights.parts)
     width = lowered_width(correlation, x.shape[3] // groups)
     for rows in tiles:
         for g in range(groups):
@@ -177,7 +171,7 @@ def add_correlation(
             tile, buffer = pipeline.add_tile(x, correlation, rows, channels, width)
             for columns, part in weights.parts[g]:
                 args = buffer, part, bias, columns, out[slice(*rows)]
-                pipeline.add_product(tile, after, weights.multiply, *args)
+                pipeline.add_product(tile, [], weights.multiply, *args)
 
 
 def add_weight_grad(

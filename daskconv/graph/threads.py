@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -32,6 +33,14 @@ def cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(cores_of(threading.get_native_id()))
     return list(range(os.cpu_count() or 1))
+
+
+@cache
+def share_cores() -> bool:
+    """Return whether some of this process's cores are threads of one core (SMT), as far as Linux tells."""
+    siblings = (Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") for core in cores())
+    lists = [path.read_text() for path in siblings if path.exists()]
+    return len(set(lists)) < len(lists)
 
 
 def check_threads(threads: int) -> int:

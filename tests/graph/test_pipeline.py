@@ -13,7 +13,6 @@ from dask.callbacks import Callback
 import daskconv
 from daskconv.graph import pipeline
 from daskconv.graph.pipeline import live_buffers
-from daskconv.kernels.jit import importable
 from daskconv.timeline import overlap, record
 from reference import PASSES, Case, run_passes, small_cuts
 
@@ -67,21 +66,22 @@ def many_cuts(monkeypatch):
     small_cuts(monkeypatch)
 
 
+@pytest.fixture(params=[False, True], ids=["own cores", "shared cores"])
+def smt(request, monkeypatch):
+    monkeypatch.setattr(pipeline, "share_cores", lambda: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("case", [SMALL, GROUPED], ids=["stride 2", "groups"])
-def test_the_executed_graph_has_a_lowering_and_a_product_for_each_tile(many_cuts, case, name, threads):
+def test_the_executed_graph_has_a_lowering_and_a_product_for_each_tile(many_cuts, smt, case, name, threads):
     _, executed = run_and_capture(case, name, threads)
     lowers, products = executed.stage("lower"), executed.stage("product")
     tiles = len(lowers)
     assert tiles > threads + 3
     assert [t for _, t in lowers] == [t for _, t, _ in products] == list(range(tiles))
-    packs = executed.stage("other")
-    assert len(executed.graph) == 2 * tiles + len(packs)
-    if importable() and name != "weight_grad":
-        assert all(set(packs) & executed.needs(key) for key in products), (
-            "weights are packed once, for all tiles"
-        )
+    assert len(executed.graph) == 2 * tiles
     for t in range(tiles):
         assert ("lower", t) in executed.needs(("product", t, 0))
         freed = t - live_buffers(threads)
@@ -89,7 +89,7 @@ def test_the_executed_graph_has_a_lowering_and_a_product_for_each_tile(many_cuts
         assert executed.buffer(("product", t, 0)) is executed.buffer(("lower", t))
 
 
-def test_products_of_all_parts_of_the_output_channels_free_a_tile(many_cuts):
+def test_products_of_all_parts_of_the_output_channels_free_a_tile(many_cuts, smt):
     case = Case(n=14, image=(11, 12), channels=3, filters=200, kernel=(3, 3), padding=1, stride=2)
     arrays = case.arrays()
     result, executed = run_and_capture(case, "forward", 2, arrays)
@@ -104,25 +104,32 @@ def test_products_of_all_parts_of_the_output_channels_free_a_tile(many_cuts):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", PASSES)
-def test_the_ring_has_one_buffer_a_thread_and_one_ahead(many_cuts, name, threads):
+def test_the_ring_has_one_buffer_a_thread_and_one_ahead(many_cuts, smt, name, threads):
     _, executed = run_and_capture(SMALL, name, threads)
     lowers = executed.stage("lower")
     buffers = {executed.buffer(key).__array_interface__["data"][0] for key in lowers}
-    assert len(buffers) == live_buffers(threads) == threads + 1
+    assert len(buffers) == live_buffers(threads) == threads + (smt and threads > 1)
     for one, other in itertools.combinations(lowers[: live_buffers(threads)], 2):
         assert not np.shares_memory(executed.buffer(one), executed.buffer(other))
 
 
-def test_a_tile_is_lowered_ahead_where_another_thread_can_multiply(many_cuts):
-    _, alone = run_and_capture(SMALL, "forward", 1)
-    assert tile_tasks(alone)[:4] == [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
-    _, together = run_and_capture(SMALL, "forward", 2)
-    assert tile_tasks(together)[:4] == [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
+def test_a_tile_is_lowered_ahead_where_another_thread_of_the_core_can_multiply(many_cuts, smt):
+    alone = [("lower", 0), ("product", 0, 0), ("lower", 1), ("product", 1, 0)]
+    together = [("lower", 0), ("lower", 1), ("product", 0, 0), ("lower", 2)]
+    for threads, want in ((1, alone), (2, together if smt else alone)):
+        _, executed = run_and_capture(SMALL, "forward", threads)
+        assert list(executed.graph)[:4] == want
 
 
-def tile_tasks(executed):
-    """The keys of a graph in its order, without what packs weights."""
-    return [key for key in executed.graph if key[0] != "other"]
+def test_threads_with_cores_of_their_own_multiply_what_they_lowered(monkeypatch):
+    monkeypatch.setattr(pipeline, "share_cores", lambda: False)
+    with record() as spans:
+        run_and_capture(CASE, "forward", 2)
+    by = {
+        stage: {span.tile: span.thread for span in spans if span.stage == stage}
+        for stage in ("lower", "product")
+    }
+    assert by["lower"] == by["product"] and len(set(by["lower"].values())) == 2
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -132,13 +139,15 @@ def test_conv2d_runs_threaded_on_two_threads_with_real_tiles(name):
 
 
 @pytest.mark.parametrize("name", PASSES)
-def test_dask_optimisation_keeps_lowering_and_product_two_tasks(many_cuts, name):
+def test_dask_optimisation_keeps_lowering_and_product_two_tasks(many_cuts, smt, name):
     _, executed = run_and_capture(SMALL, name, 2)
     keys = list(executed.graph)
     fused = fuse_linear_task_spec(cull(executed.graph, keys), keys)
     assert sorted(fused) == sorted(keys)
     assert all(type(fused[key]) is type(executed.graph[key]) for key in keys)
     assert all(fused[key].func is executed.graph[key].func for key in keys)
+    if not smt:
+        return  # a chain for each thread, which has nobody to overlap with
     # Asking for the products alone merges at most those at the ring's end, which nothing waits for.
     products = executed.stage("product")
     fused = fuse_linear_task_spec(cull(dict(executed.graph), products), products)
@@ -200,7 +209,7 @@ def tile_rows(result, rows):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", PASSES)
-def test_no_more_tiles_are_alive_than_the_ring_has_buffers(many_cuts, name, threads):
+def test_no_more_tiles_are_alive_than_the_ring_has_buffers(many_cuts, smt, name, threads):
     with record() as spans:
         _, executed = run_and_capture(SMALL, name, threads)
     assert sorted((span.stage, span.tile) for span in spans) == sorted(key[:2] for key in executed.graph)
@@ -212,11 +221,11 @@ def test_no_more_tiles_are_alive_than_the_ring_has_buffers(many_cuts, name, thre
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
-def test_some_threads_are_left_to_multiply(many_cuts, threads):
+def test_some_threads_of_shared_cores_are_left_to_multiply(many_cuts, smt, threads):
     _, executed = run_and_capture(SMALL, "forward", threads)
     lanes = threads // 2
     for _, t in executed.stage("lower"):
-        assert (("lower", t - lanes) in executed.needs(("lower", t))) == (t >= threads)
+        assert (("lower", t - lanes) in executed.needs(("lower", t))) == (smt and t >= threads)
 
 
 def test_products_of_one_lane_of_a_weight_gradient_follow_each_other(many_cuts):
