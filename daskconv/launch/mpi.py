@@ -71,12 +71,12 @@ def _serve(dask_mpi: Any, comm: Any, neighbours: int, dashboard_address: str, gi
     from daskconv.launch.affinity import cap_threads, host_memory
     from daskconv.launch.page import preloaded
     from daskconv.launch.port import next_free
-    from daskconv.launch.quiet import mute
+    from daskconv.launch.quiet import mute, seldom
     from daskconv.launch.sockets import loopback_interface
 
     cap_threads()
     mute()
-    dask.config.set(given.config())
+    dask.config.set(given.config() | seldom())
     with preloaded():
         dask_mpi.initialize(
             interface=loopback_interface() if neighbours == comm.size else None,

@@ -15,7 +15,7 @@ from daskconv.launch.affinity import ONE_THREAD_ENVIRON, cap_threads, cores_by_d
 from daskconv.launch.guard import check_main_guard
 from daskconv.launch.page import page_address, page_of, preloaded
 from daskconv.launch.port import moved, next_free
-from daskconv.launch.quiet import mute, quiet_shutdown
+from daskconv.launch.quiet import mute, quiet_shutdown, seldom
 from daskconv.launch.scratch import scratch_folder
 from daskconv.launch.tunnel import tunnel_lines
 from daskconv.run.launcher import launcher_ranks
@@ -168,7 +168,7 @@ def _local_cluster(
     environ = dask.config.get("distributed.nanny.pre-spawn-environ", {}) | ONE_THREAD_ENVIRON
     token = gate.token()
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environ} | gate.preloaded(token)),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ} | seldom() | gate.preloaded(token)),
         quiet_shutdown(),
         preloaded(),
         LocalCluster(
