@@ -36,12 +36,11 @@ Times = dict[tuple[str, str], float]
 def measure_kernels(network: Network, input_shape: Image, rounds: int = ROUNDS) -> list[Kernel]:
     """Return what each pass of each layer takes a block, and an image more, on one thread; and what is around layers.
 
-    Blocks of three sizes are run forward and backward, in turns; a line through what each takes gives both figures.
+    Blocks of two sizes are run forward and backward, in turns, the larger one as large as those of a step; a line
+    through what each takes gives both figures.
     """
     block = block_of(network, input_shape)
-    runs = {
-        size: _block(network, input_shape, size) for size in {max(1, block // 8), max(1, block // 3), block}
-    }
+    runs = {size: _block(network, input_shape, size) for size in {max(1, block // 3), block}}
     times: dict[int, list[Times]] = {size: [] for size in sorted(runs)}
     with one_thread_each():
         for number in range(rounds + 1):
@@ -49,10 +48,18 @@ def measure_kernels(network: Network, input_shape: Image, rounds: int = ROUNDS) 
                 found = runs[size]()
                 if number:  # the first compiles, and fills buffers
                     rows.append(found)
-    keys = next(iter(times.values()))[0]
-    return [
-        _fitted(key, {size: median(row[key] for row in rows) for size, rows in times.items()}) for key in keys
-    ]
+    typical = {size: _typical(rows) for size, rows in times.items()}
+    return [_fitted(key, {size: found[key] for size, found in typical.items()}) for key in typical[block]]
+
+
+def _typical(rows: Sequence[Times]) -> Times:
+    """Return the median of each layer, so much longer that all of them take the median of whole blocks.
+
+    What disturbs a block meets one layer or another, and the median of none.
+    """
+    middle = {key: median(row[key] for row in rows) for key in rows[0]}
+    longer = median(sum(row.values()) for row in rows) / sum(middle.values())
+    return {key: longer * seconds for key, seconds in middle.items()}
 
 
 def with_crowding(
@@ -84,15 +91,11 @@ def block_of(network: Network, input_shape: Image) -> int:
 
 
 def _fitted(key: tuple[str, str], seconds: Mapping[int, float]) -> Kernel:
-    """Return the line through the seconds of blocks of some sizes, each counted by its share of the error."""
-    sizes, values = np.array(list(seconds), float), np.array(list(seconds.values()))
-    if len(sizes) == 1:
-        return Kernel(*key, 0.0, float(values[0] / sizes[0]))
-    columns = np.stack([1 / values, sizes / values], axis=1)
-    fixed, each = np.linalg.lstsq(columns, np.ones(len(values)), rcond=None)[0]
-    if fixed < 0 or each < 0:
-        fixed, each = (0.0, np.mean(values / sizes)) if fixed < 0 else (np.mean(values), 0.0)
-    return Kernel(*key, float(fixed), float(each))
+    """Return the line through the seconds of blocks of two sizes; it neither falls, nor begins below zero."""
+    (small, short), (large, long) = min(seconds.items()), max(seconds.items())
+    each = max(0.0, long - short) / (large - small) if large > small else long / large
+    each = min(each, long / large)
+    return Kernel(*key, long - each * large, each)
 
 
 def _block(network: Network, input_shape: Image, images: int) -> Callable[[], Times]:
