@@ -275,8 +275,9 @@ def small_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     from daskconv.kernels.jit import importable
 
     if importable():
-        from daskconv.kernels import implicit
+        from daskconv.kernels import copies, implicit
 
+        monkeypatch.setattr(copies, "_COPIED_BYTES", 8000)
         # Three images make tiles of images, fewer make tiles of pixels.
         monkeypatch.setattr(implicit, "_MANY_IMAGES", 3)
         monkeypatch.setattr(implicit, "_SIDE_BY_SIDE", 3)

@@ -164,10 +164,12 @@ def train(context: click.Context, **options: Any) -> None:
     asked = given(context)
     if {"net", "from"} <= asked:
         raise InputError("--net and --from: give one of them, since the model brings its network.")
-    waiting = {} if options["wait_workers"] is None else {"daskconv.wait-workers": options["wait_workers"]}
+    settings = {"daskconv.profile": True} if options["performance_report"] else {}
+    if options["wait_workers"] is not None:
+        settings["daskconv.wait-workers"] = options["wait_workers"]
     page = page_options(options["dashboard"])
     with (
-        dask.config.set(waiting),
+        dask.config.set(settings),
         start(
             _transport(options),
             workers=options["workers"],

@@ -36,9 +36,9 @@ def cores() -> list[int]:
 
 
 @cache
-def share_cores() -> bool:
+def share_cores(system: str = "/sys/devices/system/cpu") -> bool:
     """Return whether some of this process's cores are threads of one core (SMT), as far as Linux tells."""
-    siblings = (Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") for core in cores())
+    siblings = (Path(system, f"cpu{core}", "topology", "thread_siblings_list") for core in cores())
     lists = [path.read_text() for path in siblings if path.exists()]
     return len(set(lists)) < len(lists)
 

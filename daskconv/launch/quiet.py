@@ -25,13 +25,15 @@ _CHATTER = (
 
 # Dask looks a hundred times a second at what a worker's threads do, and fifty times at its event loop. On the one core
 # that a worker has, each look stops a kernel: a step of 20 ms takes 8 % longer.
-_SELDOM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+_TICK = "1s"
 
 
 def seldom() -> dict[str, Any]:
-    """Return settings that let Dask look after its workers less often, but for those that the user has made."""
-    own = dask.config.collect()
-    return {key: value for key, value in _SELDOM.items() if dask.config.get(key, None, config=own) is None}
+    """Return settings that let Dask look after its workers less often; ``daskconv.profile`` has it sample them."""
+    return {
+        "distributed.worker.profile.enabled": bool(dask.config.get("daskconv.profile")),
+        "distributed.admin.tick.interval": _TICK,
+    }
 
 
 class _DropChatter(logging.Filter):

@@ -1,5 +1,6 @@
 """The process's threads: how many, and one BLAS thread each."""
 
+import os
 import threading
 
 import dask
@@ -8,6 +9,8 @@ import pytest
 from dask._task_spec import Task
 from threadpoolctl import threadpool_info
 
+from daskconv.graph import threads as process
+from daskconv.graph.team import cores_of
 from daskconv.graph.threads import available_threads, check_threads, execute, one_thread_each, serial_blas
 from reference import refuse
 
@@ -100,3 +103,39 @@ def test_blocks_that_wait_for_their_tiles_do_not_block_them():
     barrier = threading.Barrier(2)
     graph = {("block", i): Task(("block", i), nested, barrier) for i in range(2)}
     assert list(execute(graph, list(graph), 2)) == [4, 4]
+
+
+@pytest.mark.skipif(len(process.cores()) < 2 or not hasattr(os, "sched_setaffinity"), reason="one core only")
+def test_a_caller_stays_on_its_core_while_a_helper_has_the_other():
+    both, seen, meeting = set(process.cores()[:2]), {}, threading.Barrier(2)
+
+    def look():
+        meeting.wait(timeout=20)
+        me = threading.get_native_id()
+        seen[me] = os.sched_getaffinity(0), cores_of(me)
+
+    def call():
+        os.sched_setaffinity(0, both)
+        execute({i: Task(i, look) for i in range(2)}, [], 2)
+        seen["after"] = os.sched_getaffinity(0)
+        seen["caller"] = threading.get_native_id()
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    caller.join(timeout=60)
+    after, me = seen.pop("after"), seen.pop("caller")
+    mine, (others,) = seen.pop(me), [cores for cores, _ in seen.values()]
+    assert after == both == mine[1]
+    assert len(mine[0]) == len(others) == 1 and mine[0] | others == both
+
+
+def test_cores_are_shared_where_two_are_threads_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "cores", lambda: [0, 1, 5])
+    for name, lists in {"apart": ("0,4", "1", "5"), "smt": ("0-1", "0-1", "5")}.items():
+        for core, siblings in zip((0, 1, 5), lists, strict=True):
+            folder = tmp_path / name / f"cpu{core}" / "topology"
+            folder.mkdir(parents=True)
+            (folder / "thread_siblings_list").write_text(siblings + "\n")
+    assert not process.share_cores(str(tmp_path / "apart"))
+    assert process.share_cores(str(tmp_path / "smt"))
+    assert not process.share_cores(str(tmp_path / "none"))

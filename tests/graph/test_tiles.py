@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskconv.graph.tiles import Work, blocks, pipelined_columns, pipelined_tiles
+from daskconv.graph.tiles import Work, blocks, pipelined_columns, pipelined_tiles, turns
 
 works = st.builds(Work, st.integers(1, 10**9), st.integers(1, 10**8))
 
@@ -18,6 +18,20 @@ def test_cuts_partition_the_rows_near_evenly(rows, work):
         assert all(before[1] == after[0] for before, after in pairwise(cuts))
         lengths = [stop - start for start, stop in cuts]
         assert min(lengths) >= 1 and max(lengths) - min(lengths) <= 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(rows=st.integers(0, 20_000), threads=st.integers(1, 64), grain=st.integers(1, 300))
+def test_turns_partition_the_rows_and_get_shorter(rows, threads, grain):
+    cuts = turns(rows, threads, grain)
+    assert [stop for _, stop in cuts[:-1]] == [start for start, _ in cuts[1:]]
+    assert not rows or (cuts[0][0], cuts[-1][1]) == (0, rows)
+    assert threads == 1 or all(start % grain == 0 for start, _ in cuts)
+    lengths = [stop - start for start, stop in cuts]
+    assert sorted(lengths, reverse=True) == lengths
+    if threads > 1 and rows:
+        assert lengths[0] <= max(rows / (2 * threads), grain), "threads that come late find some left"
+        assert lengths[-1] <= max(rows / (24 * threads) + grain, grain), "and wait little for the last"
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

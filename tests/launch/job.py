@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import dask
+
 import daskconv
 from daskconv.launch.sockets import job_sockets
 from daskconv.run.launcher import launcher_ranks
@@ -19,6 +21,7 @@ def main() -> None:
             "sockets": [dataclasses.asdict(entry) | {"reach": entry.reach} for entry in job_sockets(client)],
             "dask": [info["address"], *info["workers"]],
             "result": client.submit(sum, [1, 2, 3]).result(),
+            "sampled": list(client.run(dask.config.get, "distributed.worker.profile.enabled").values()),
         }
         (folder / "part").write_text(json.dumps(told))
         (folder / "part").rename(folder / "job.json")

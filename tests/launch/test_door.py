@@ -108,6 +108,10 @@ def test_every_socket_of_the_job_is_listed_with_what_it_is(job):
     assert "other" not in whats and whats.count("Dask nanny, TLS") == (2 if job.way == "local" else 0)
 
 
+def test_dask_does_not_sample_what_the_workers_do(job):
+    assert job.sampled == [False, False]
+
+
 def test_all_but_mpi_listens_on_the_loopback(job):
     open_ones = [e["what"] for e in job.sockets if not e["address"].startswith(LOOPBACK)]
     assert all(what.startswith("MPI") for what in open_ones)

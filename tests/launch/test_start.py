@@ -9,6 +9,7 @@ import pytest
 
 import daskconv
 from daskconv.launch.affinity import cores_by_domain, plan_pinning
+from daskconv.launch.quiet import seldom
 from daskconv.launch.tunnel import login_host
 
 SCRIPT = """
@@ -29,8 +30,11 @@ def threads():
     import numba, numexpr, os
     from threadpoolctl import threadpool_info
     blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return [max(blas), numexpr.nthreads, numba.get_num_threads(), len(os.sched_getaffinity(0))]
+    return [max(blas), numexpr.nthreads, numba.get_num_threads(), len(os.sched_getaffinity(0)), clocks()]
 
+def clocks():
+    import dask
+    return [dask.config.get("distributed." + name) for name in ("worker.profile.enabled", "admin.tick.interval")]
 """
 
 
@@ -49,10 +53,16 @@ def test_a_script_starts_capped_workers_shows_a_page_and_ends_quietly(tmp_path):
     page_line = r"page: http://127.0.0.1:\d+/daskconv( \(port 8787 is in use\))?$"
     assert re.match(rf"daskconv: dask, 2 workers x 1 thread, (not )?pinned.*, {page_line}", first)
     assert page == "200"
-    assert all(row[:3] == [1, 1, 1] for row in eval(threads))
+    assert all(row[:3] == [1, 1, 1] and row[4] == [False, "1s"] for row in eval(threads))
     assert epoch.startswith("epoch 1/1  loss")
     assert owners == "[[0, 1], [2, 3]]"
     assert result.stderr == ""
+
+
+def test_dask_samples_the_workers_where_that_is_asked_for():
+    assert not seldom()["distributed.worker.profile.enabled"]
+    with dask.config.set({"daskconv.profile": True}):
+        assert seldom()["distributed.worker.profile.enabled"]
 
 
 def test_a_script_without_the_main_guard_is_told_so(tmp_path):
