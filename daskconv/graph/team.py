@@ -78,7 +78,8 @@ class Team:
     def __init__(self, size: int) -> None:
         self._calls, self._ends = Count(), Count()
         self._work: Callable[[], None] | None = None
-        self._core, self._staying = -1, 0
+        self._parted: tuple[int, set[int]] = (-1, set())
+        self._staying = 0
         self._threads = [
             threading.Thread(target=self._stand_by, name=f"daskconv-{number}", daemon=True)
             for number in range(size)
@@ -108,8 +109,8 @@ class Team:
         milliseconds to move it to an idle core.
         """
         cores = cores_of(caller)
-        if core != self._core:
-            self._core = core
+        if (core, cores) != self._parted:
+            self._parted = core, cores
             for thread in self._threads if len(cores) > 1 else []:
                 assert thread.native_id is not None
                 _stay_on(thread.native_id, cores - {core})
