@@ -24,7 +24,7 @@ _CHATTER = (
 
 
 # Dask looks a hundred times a second at what a worker's threads do, and fifty times at its event loop. On the one core
-# that a worker has, each look stops a kernel: a step of 20 ms takes 8 % longer.
+# that a worker has, each look stops a kernel: a step of 20 ms takes 7 % longer.
 _TICK = "1s"
 
 
