@@ -8,8 +8,8 @@ calling thread is one of the crew. Dask's callbacks (progress bars, profilers) s
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Hashable, Mapping, Sequence
-from heapq import heapify, heappush
 from typing import Any
 
 from dask._task_spec import GraphNode
@@ -78,40 +78,42 @@ class Crew:
 
     def _work_here(self) -> None:
         try:
-            own: list[int] = []
-            while (key := self._take(own)) is not None:
+            key = self._take()
+            while key is not None:
                 for call in self._before:
                     call(key, self.graph, self._state)
                 value = self.graph[key](self.values)
-                own = self._end(key, value)
+                follower = self._end(key, value)
                 for call in self._after:
                     call(key, value, self.graph, self._state, threading.get_ident())
+                key = follower if follower is not None else self._take()
         except BaseException as error:
             with self._change:
                 self.error = self.error or error
             self._news.rise()
 
-    def _take(self, own: Sequence[int]) -> Hashable | None:
+    def _take(self) -> Hashable | None:
         while True:
             with self._change:
                 if self.error is not None:
                     return None
                 if self._ready:
-                    mine = next((at for at in own if at in self._ready), self._ready[0])
-                    self._ready.remove(mine)
-                    heapify(self._ready)
-                    key = self.keys[mine]
-                    self._state["waiting"].remove(key)
-                    self._state["running"].add(key)
-                    return key
+                    return self._taken(self._ready[0])
                 if not self._state["waiting"]:
                     return None
                 seen = self._news.value
             self._news.wait(seen + 1)
 
-    def _end(self, key: Hashable, value: Any) -> list[int]:
-        """Hand on a task's value; return the tasks that are ready since."""
-        ready: list[int] = []
+    def _taken(self, at: int) -> Hashable:
+        del self._ready[bisect_left(self._ready, at)]
+        key = self.keys[at]
+        self._state["waiting"].remove(key)
+        self._state["running"].add(key)
+        return key
+
+    def _end(self, key: Hashable, value: Any) -> Hashable | None:
+        """Hand on a task's value; return the first of the tasks that are ready since, which this thread takes."""
+        own: list[int] = []
         with self._change:
             if self._readers[key]:
                 self.values[key] = value
@@ -124,10 +126,12 @@ class Crew:
             for at in self._followers[key]:
                 self._missing[at] -= 1
                 if not self._missing[at]:
-                    heappush(self._ready, at)
-                    ready.append(at)
-            # This thread takes one itself; where no task waits any more, the others go home.
-            for_others = len(self._ready) > 1 or not self._state["waiting"]
+                    insort(self._ready, at)
+                    own.append(at)
+            follower = self._taken(min(own)) if own and self.error is None else None
+            # Without a follower this thread takes another one; where no task waits any more, the others go home.
+            spare = len(self._ready) - (follower is None)
+            for_others = spare > 0 or not self._state["waiting"]
         if for_others:
             self._news.rise()
-        return ready
+        return follower

@@ -27,8 +27,8 @@ _LINE_TILES = 8
 
 # Lines of at most so many pixels are left for lines of images, where there are so many.
 _SHORT_LINE, _MANY_IMAGES = 16, 24
-# Images whose pixels are side by side. Tiles of 8 of them fill the registers, and no more than the 8 lines of a set of
-# the first cache, where images often meet: they are a power of two apart.
+# About so many images have their pixels side by side, in two tiles. Images are often a power of two apart, so that
+# those of a tile meet in one set of the first cache, which has 8 lines or a few more: 12 drive each other out.
 _SIDE_BY_SIDE = 16
 
 _PIXEL = Window((1, 1))

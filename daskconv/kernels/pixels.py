@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.kernels.panels import options
+from daskconv.kernels.implicit_walk import copy_rows
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
 from daskconv.kernels.turns import Range
@@ -61,14 +60,7 @@ def _lines_apart(x: NDArray, correlation: Correlation, result: NDArray, rows: Ra
     for first in range(0, lines, most):
         some = x[:, first : first + most]
         copy = scratch("padded", (*some.shape[:3], apart), x.dtype)
-        _spread(some.reshape(-1, c), copy.reshape(-1, apart))
+        rows = some.size // c
+        copy_rows(some.reshape(-1), 0, c, copy.reshape(-1), 0, apart, rows, c)
         size = some.shape[1:3]
         yield copy, replace(correlation, size=size), result[:, first : first + most], (0, size[0])
-
-
-@njit(**options)
-def _spread(rows, apart):  # type: ignore[no-untyped-def]
-    """Copy rows to longer ones, in one call: two threads that return to Python wait for each other."""
-    for i in range(len(rows)):
-        for j in range(rows.shape[1]):
-            apart[i, j] = rows[i, j]

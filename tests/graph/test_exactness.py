@@ -1,11 +1,13 @@
 """The promised error: against float64, relative to the largest result, on long sums and ragged sizes."""
 
+import dask
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reference import EXACT, PASSES, Case, run_passes
+from daskconv.kernels.jit import importable
+from reference import EXACT, PASSES, Case, run_passes, small_cuts
 
 PER_ROOT = 4e-7
 
@@ -36,6 +38,26 @@ def long_sums(draw) -> Case:
 def test_the_largest_error_is_that_of_a_sum(method, case):
     arrays = case.arrays()
     assert_exact(case, case.expected(*arrays), run_passes(case, method, arrays))
+
+
+# Images of a multiple of 4096 bytes, and gradients of such, of more channels than a line's: three of seven at a time.
+ALIKE = [
+    Case(n=7, image=(8, 8), channels=16, filters=16, kernel=(5, 5), padding=2, dtype="float32"),
+    Case(n=7, image=(16, 8), channels=8, filters=160, kernel=(3, 3), padding=1, stride=2, dtype="float32"),
+    Case(n=7, image=(8, 8), channels=16, filters=32, kernel=(3, 3), padding=2, dilation=2, dtype="float32"),
+    Case(n=7, image=(8, 8), channels=8, filters=8, groups=2, kernel=(3, 3), padding=1, dtype="float64"),
+]
+
+
+@pytest.mark.skipif(not importable(), reason="the micro-kernel needs Numba")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", ALIKE, ids=["5x5", "stride 2", "dilation 2", "groups"])
+def test_tiles_of_some_images_each_are_exact(monkeypatch, case, threads):
+    small_cuts(monkeypatch)
+    arrays = case.arrays()
+    with dask.config.set({"daskconv.threads": threads}):
+        got = run_passes(case, "implicit", arrays)
+    assert_exact(case, case.expected(*arrays), got)
 
 
 def assert_exact(case, want, got):
