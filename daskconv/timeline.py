@@ -119,11 +119,13 @@ def in_layer(layer: str, pass_: str, stage: str, function: Callable[..., Any], *
     return result
 
 
-def note(stage: str, tile: int, start: float, at: Place | None = None) -> None:
-    """Record a span that began at ``start`` and ends now, where this thread stands or at another thread's place."""
+def note(stage: str, tile: int, start: float, at: Place | None = None, thread: int | None = None) -> None:
+    """Record a span that began at ``start`` and ends now, of this thread and where it stands, or of another one."""
     here = at or _here.place
     if here is not None:
-        span = Span(stage, tile, threading.get_ident(), start, perf_counter(), here.layer, here.pass_)
+        span = Span(
+            stage, tile, thread or threading.get_ident(), start, perf_counter(), here.layer, here.pass_
+        )
         for spans in here.recordings:
             spans.append(span)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import get_ident
+from time import perf_counter
+from typing import Any
+
 import numpy as np
 from dask._task_spec import Task
 from numpy.typing import DTypeLike, NDArray
 
+from daskconv.graph.team import team_of
 from daskconv.graph.threads import execute, serial_blas
 from daskconv.graph.tiles import Range, Work, blocks, shares, split
-from daskconv.timeline import timed
+from daskconv.timeline import note, place, timed
 
 
 def run(calls: list[tuple], threads: int | None, stage: str = "convolve") -> None:
@@ -20,6 +26,19 @@ def run(calls: list[tuple], threads: int | None, stage: str = "convolve") -> Non
         return
     graph = {("block", i): Task(("block", i), timed, stage, i, *call) for i, call in enumerate(calls)}
     execute(graph, list(graph), threads)
+
+
+def run_together(threads: int, kernel: Callable[..., int], *args: Any) -> None:
+    """Call a compiled kernel, with the helpers that make it so many threads as its last argument.
+
+    It returns how many came. On a timeline they are there as long as the caller is.
+    """
+    with team_of(threads - 1) as team:
+        start = perf_counter()
+        came = kernel(*args, team.rouse())
+        if threads > 1 and place() is not None:
+            for tile, thread in enumerate([get_ident(), *team.idents[:came]]):
+                note("convolve", tile, start, thread=thread)
 
 
 def cuts_of(rows: int, work: Work, threads: int | None) -> list[Range]:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Window, forward_correlation, input_grad_correlations
 from daskconv.graph import pipeline
-from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run, shares_of, sum_in_order
+from daskconv.graph.blocks import (
+    count_of_shares,
+    cuts_of,
+    parts_of,
+    run,
+    run_together,
+    shares_of,
+    sum_in_order,
+)
 from daskconv.graph.threads import execute
 from daskconv.graph.tiles import Range, Work, grain_of_sums, pipelined_tiles, split, turns
 from daskconv.kernels import direct, fft, lowering
@@ -28,6 +36,7 @@ if importable():
     from daskconv.graph import conv_winograd
     from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter
     from daskconv.kernels.packed import packed
+    from daskconv.kernels.pixels import is_pixelwise
     from daskconv.kernels.turns import Turns
 
 Shape = tuple[int, ...]
@@ -155,8 +164,7 @@ def weight_grad(
         cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1, grain), threads)
         if not depthwise.fits(w_shape, window.groups):
             parts = parts_of(len(cuts), w_shape, x.dtype, out)
-            call = (implicit_grad.weight_grad, x, dy, correlation, window.groups, Turns.of(cuts), parts)
-            run([call] * min(len(cuts), threads or 1), threads)
+            _add_implicitly(x, dy, correlation, window.groups, cuts, parts, threads)
             return sum_in_order(parts)
         calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
     else:
@@ -204,26 +212,43 @@ def _correlate_implicitly(
             continue
         weights = packed(w, correlation, groups, transposed=transposed)
         parts = count_of_shares(2 * len(x) * prod(correlation.size) * weights.macs, threads)
-        at_once = min(parts, threads or 1)
-        ranges = _lines_of_turns(x, correlation, out, parts, at_once)
-        calls += [
-            (implicit.correlate, x, weights, bias, correlation, Turns.of(ranges), out, epilogue)
-        ] * at_once
-    run(calls, threads)
+        at_once, lines = min(parts, threads or 1), implicit.count_lines(correlation, len(x))
+        pixelwise = is_pixelwise(x, correlation, out)
+        ranges = split(lines, parts) if pixelwise else _turns_of(x, correlation, lines, at_once)
+        share = (x, weights, bias, correlation, Turns.of(ranges), out, epilogue)
+        if pixelwise:
+            calls += [(implicit.correlate_pixels, *share)] * at_once
+        else:
+            run_together(at_once, implicit.correlate, *share)
+    if calls:
+        run(calls, threads)
 
 
-def _lines_of_turns(
-    x: NDArray, correlation: Correlation, out: NDArray, parts: int, at_once: int
-) -> Sequence[Range]:
-    """Return the lines of a correlation in turns: many where a turn costs nothing, else so many parts."""
-    lines, images = implicit.count_lines(correlation, len(x)), len(x)
-    if implicit.is_pixelwise(x, correlation, out):
-        return split(lines, parts)
+def _turns_of(x: NDArray, correlation: Correlation, lines: int, at_once: int) -> Sequence[Range]:
+    """Return the lines of a correlation in turns for so many threads."""
+    images = len(x)
     if not implicit.copies_whole_images(x, correlation):
         return turns(lines, at_once)
     # An image is copied once only, if there are enough.
     few = images < _IMAGES_A_THREAD * at_once
     return split(lines, at_once) if few else turns(lines, at_once, lines // images)
+
+
+def _add_implicitly(
+    x: NDArray,
+    dy: NDArray,
+    correlation: Correlation,
+    groups: int,
+    cuts: Sequence[Range],
+    parts: NDArray,
+    threads: int | None,
+) -> None:
+    """Compute the parts of a weight gradient, of some lines each, without lowering."""
+    at_once, share = min(len(cuts), threads or 1), (x, dy, correlation, groups, Turns.of(cuts), parts)
+    if is_pixelwise(x, correlation, dy):
+        run([(implicit_grad.weight_grad_pixels, *share)] * at_once, threads)
+    else:
+        run_together(at_once, implicit_grad.weight_grad, *share)
 
 
 def _correlate_by_fft(

@@ -51,10 +51,10 @@ def padded(x: NDArray, correlation: Correlation) -> tuple[Copies, Correlation]:
     return Copies(number, (h, w, c), left, columns), moved
 
 
-def room_of(copies: Copies, x: NDArray) -> NDArray:
-    """Return this thread's memory for the copies, flat."""
+def room_of(copies: Copies, x: NDArray, threads: int) -> NDArray:
+    """Return memory for the copies of so many threads: flat, one row each."""
     h, _, c = copies.image
-    return scratch("padded", (min(copies.number, len(x)) * h * copies.columns * c,), x.dtype)
+    return scratch("padded", (threads, min(copies.number, len(x)) * h * copies.columns * c), x.dtype)
 
 
 @njit(**options)

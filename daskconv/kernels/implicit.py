@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from daskconv.geometry import Correlation, Pair, Window, forward_correlation
 from daskconv.kernels.copies import as_they_lie, padded, room_of
 from daskconv.kernels.epilogue import NOTHING, Epilogue
+from daskconv.kernels.fork_join import Helpers
 from daskconv.kernels.implicit_walk import correlate_lines, take_turns, walk_of
 from daskconv.kernels.packed import Packed
 from daskconv.kernels.panels import width_of
-from daskconv.kernels.pixels import is_pixelwise, pixel_lines
+from daskconv.kernels.pixels import pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
 from daskconv.kernels.turns import Range, Turns
@@ -65,33 +66,28 @@ def correlate(
     correlation: Correlation,
     turns: Turns,
     out: NDArray,
-    epilogue: Epilogue = NOTHING,
-) -> None:
-    """Take turns of the lines of a correlation of ``x`` (n, h, w, c), C-contiguous, and write them into ``out``.
-
-    Before that, take part in packing the weights.
+    epilogue: Epilogue,
+    helpers: Helpers,
+) -> int:
+    """Pack the weights and write the lines of a correlation of ``x`` (n, h, w, c), C-contiguous, into ``out``.
 
     ``out`` (n, whole rows, whole columns, k) is the whole result; the correlation's phase and spacing say
-    which of its pixels are written. An epilogue needs all of them to be.
+    which of its pixels are written. An epilogue needs all of them to be. Returns how many helpers came.
     """
-    if is_pixelwise(x, correlation, out):
-        packed.fill()
-        for _, lines in turns.each():
-            _correlate_pixels(x, packed, bias, correlation, lines, out, epilogue)
-        return
     tiles, width = tiles_of(x.dtype), width_of(x.dtype)
     across = by_image(correlation, len(x))
     many = _group_of(len(x))
     copies, moved = (as_they_lie(x), correlation) if across else padded(x, correlation)
     image_row = max(1, copies.columns * x.shape[3] * x.itemsize * correlation.step[0])
-    take_turns(
+    return take_turns(
+        helpers.gate,
         x.reshape(-1),
-        (copies, room_of(copies, x)),
+        (copies, room_of(copies, x, helpers.threads)),
         (turns.lines, turns.taken),
         packed.source,
         packed.panels,
         _start(packed, bias),
-        scratch("edge", (16 * width,), x.dtype),
+        scratch("edge", (helpers.threads, 16 * width), x.dtype),
         out.reshape(-1),
         walk_of(moved, (len(x), copies.image[0], copies.columns, x.shape[3]), out.shape),
         tiles,
@@ -101,6 +97,21 @@ def correlate(
         across,
         (epilogue.flat(out), epilogue.flags),
     )
+
+
+def correlate_pixels(
+    x: NDArray,
+    packed: Packed,
+    bias: NDArray | None,
+    correlation: Correlation,
+    turns: Turns,
+    out: NDArray,
+    epilogue: Epilogue,
+) -> None:
+    """Take part in packing the weights, and take turns of the lines of a pixelwise correlation."""
+    packed.fill()
+    for _, lines in turns.each():
+        _correlate_pixels(x, packed, bias, correlation, lines, out, epilogue)
 
 
 def multiply(lowered: NDArray, packed: Packed, bias: NDArray | None, columns: Range, out: NDArray) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.copies import copy_images, padded, room_of
+from daskconv.kernels.fork_join import Helpers, bound, fork
 from daskconv.kernels.implicit_walk import copy_rows, valid, walk_of
 from daskconv.kernels.panels import options, width_of
-from daskconv.kernels.pixels import is_pixelwise, pixel_lines
+from daskconv.kernels.pixels import pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.turns import Turns, take
@@ -50,63 +52,83 @@ class Block(NamedTuple):
 
 
 def weight_grad(
-    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, turns: Turns, out: NDArray
-) -> None:
-    """Take turns of output rows, and write their parts of the gradient by the weights into ``out``.
+    x: NDArray,
+    dy: NDArray,
+    correlation: Correlation,
+    groups: int,
+    turns: Turns,
+    out: NDArray,
+    helpers: Helpers,
+) -> int:
+    """Write each turn's part of the gradient by the weights into ``out``: that of some output rows.
 
     ``x`` (n, h, w, c) and ``dy`` (n, p, q, k) are C-contiguous; ``out`` (turns, r, s, c / groups, k) has a part a turn.
+    Returns how many helpers came.
     """
-    tiles, edge = tiles_of(x.dtype), scratch("edge", (16 * width_of(x.dtype),), x.dtype)
-    most = max(_STRIP_BYTES // (width_of(x.dtype) * x.itemsize), 1)
-    if is_pixelwise(x, correlation, dy):
-        for turn, rows in turns.each():
-            out[turn] = 0
-            for images, part, gradients, lines in pixel_lines(x, correlation, dy, rows, most):
-                walk = walk_of(part, images.shape, gradients.shape)
-                strip, pixels = _strip(gradients, most)
-                sums = out[turn].reshape(-1)
-                add_rows(
-                    images.ctypes.data,
-                    gradients.reshape(-1),
-                    strip,
-                    edge,
-                    sums,
-                    walk,
-                    tiles,
-                    groups,
-                    pixels,
-                    lines,
-                )
-        return
     copies, moved = padded(x, correlation)
     walk = walk_of(moved, (len(x), copies.image[0], copies.columns, x.shape[3]), dy.shape)
-    strip, pixels = _strip(dy, most)
-    take_turns(
+    strips, edges, pixels = _buffers(dy, helpers.threads)
+    return take_turns(
+        helpers.gate,
         x.reshape(-1),
-        (copies, room_of(copies, x)),
+        (copies, room_of(copies, x, helpers.threads)),
         (turns.lines, turns.taken),
         dy.reshape(-1),
-        strip,
-        edge,
+        strips,
+        edges,
         out.reshape(len(out), -1),
         walk,
-        tiles,
+        tiles_of(x.dtype),
         groups,
         pixels,
     )
 
 
-def _strip(gradients: NDArray, most: int) -> tuple[NDArray, int]:
-    """Return room for a strip of at most so many pixels, or a row, flat, and for how many pixels it is."""
-    pixels = max(most, gradients.shape[2])
-    shape = pixels, width_of(gradients.dtype)
-    return scratch("strip", shape, gradients.dtype).reshape(-1), pixels
+def weight_grad_pixels(
+    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, turns: Turns, out: NDArray
+) -> None:
+    """Take turns of the rows of a pixelwise correlation, and write their parts of the gradient into ``out``."""
+    tiles, most = tiles_of(x.dtype), _most_pixels(x.dtype)
+    for turn, rows in turns.each():
+        out[turn] = 0
+        for images, part, gradients, lines in pixel_lines(x, correlation, dy, rows, most):
+            walk = walk_of(part, images.shape, gradients.shape)
+            strips, edges, pixels = _buffers(gradients, 1)
+            sums = out[turn].reshape(-1)
+            at, flat = images.ctypes.data, gradients.reshape(-1)
+            add_rows(at, flat, strips[0], edges[0], sums, walk, tiles, groups, pixels, lines)
+
+
+def _most_pixels(dtype: DTypeLike) -> int:
+    width = width_of(dtype)
+    return max(_STRIP_BYTES // (width * np.dtype(dtype).itemsize), 1)
+
+
+def _buffers(gradients: NDArray, threads: int) -> tuple[NDArray, NDArray, int]:
+    """Return room for strips and for edges of so many threads, flat ones, and how many pixels a strip has at most."""
+    dtype, width = gradients.dtype, width_of(gradients.dtype)
+    pixels = max(_most_pixels(dtype), gradients.shape[2])
+    return (
+        scratch("strip", (threads, pixels * width), dtype),
+        scratch("edge", (threads, 16 * width), dtype),
+        pixels,
+    )
 
 
 @njit(**options)
-def take_turns(x, copies, turns, dy, strip, edge, out, walk, tiles, groups, pixels):  # type: ignore[no-untyped-def]
-    """Take turns of rows, and write the sum of each to its place; images are maybe copied."""
-    (how, room), (lines, taken), n, p = copies, turns, walk.image[0], walk.size[0]
+def take_turns(gate, x, copies, turns, dy, strips, edges, out, walk, tiles, groups, pixels):  # type: ignore[no-untyped-def]
+    """Take turns of rows, and write the sum of each to its place; images are maybe copied.
+
+    The threads that stand by at the gate join in; returns how many came.
+    """
+    arguments = (x, copies, turns, dy, strips, edges, out, walk, tiles, groups, pixels)
+    return fork(gate, bound(_take_turns, arguments))
+
+
+@njit(**options)
+def _take_turns(number, x, copies, turns, dy, strips, edges, out, walk, tiles, groups, pixels):  # type: ignore[no-untyped-def]
+    (how, rooms), (lines, taken), n, p = copies, turns, walk.image[0], walk.size[0]
+    room, strip, edge = rooms[number], strips[number], edges[number]
     some = how.number if how.number > 0 else max(n, 1)
     turn = take(taken)
     while turn < len(lines):

@@ -9,6 +9,7 @@ from numba import njit
 from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.copies import copy_images
 from daskconv.kernels.epilogue import finish_run
+from daskconv.kernels.fork_join import bound, fork
 from daskconv.kernels.native import copy_bytes
 from daskconv.kernels.packed import fill
 from daskconv.kernels.panels import options
@@ -70,14 +71,70 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 @njit(**options)
 def take_turns(  # type: ignore[no-untyped-def]
-    x, copies, turns, weights, panels, start, edge, out, walk, tiles, channels, cut, most, across, epilogue
+    gate,
+    x,
+    copies,
+    turns,
+    weights,
+    panels,
+    start,
+    edges,
+    out,
+    walk,
+    tiles,
+    channels,
+    cut,
+    most,
+    across,
+    epilogue,
 ):
     """Pack the weights and take turns of lines, ``most`` at a time; images are maybe copied before.
 
     With ``across`` a line is a pixel of ``most`` images, and all lines of these come before those of the next ones.
+    The threads that stand by at the gate join in; returns how many came.
     """
+    arguments = (
+        x,
+        copies,
+        turns,
+        weights,
+        panels,
+        start,
+        edges,
+        out,
+        walk,
+        tiles,
+        channels,
+        cut,
+        most,
+        across,
+        epilogue,
+    )
+    return fork(gate, bound(_take_turns, arguments))
+
+
+@njit(**options)
+def _take_turns(  # type: ignore[no-untyped-def]
+    number,
+    x,
+    copies,
+    turns,
+    weights,
+    panels,
+    start,
+    edges,
+    out,
+    walk,
+    tiles,
+    channels,
+    cut,
+    most,
+    across,
+    epilogue,
+):
     fill(weights, panels)
-    (how, room), (lines, taken), n, (p, q) = copies, turns, walk.image[0], walk.size
+    (how, rooms), (lines, taken), n, (p, q) = copies, turns, walk.image[0], walk.size
+    room, edge = rooms[number], edges[number]
     some = how.number if how.number > 0 else max(n, 1)
     turn = take(taken)
     while turn < len(lines):

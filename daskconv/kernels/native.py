@@ -76,19 +76,23 @@ def _prefetch(typing, address):  # type: ignore[no-untyped-def]
 prefetch: Any = intrinsic(_prefetch)
 
 
-def _add_atomically(typing, address, number):  # type: ignore[no-untyped-def]
-    """Add to the int64 at an address, to which other threads add as well; return what it was before.
+def _atomically(operation: str) -> Any:
+    """Write an operation on the int64 at an address, which other threads change as well; return what it was before.
 
-    What a thread wrote before it adds is there for one that finds it added.
+    What a thread wrote before it is there for one that finds it done.
     """
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "seq_cst")
+    def typed(typing, address, number):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            place = builder.inttoptr(args[0], I64.as_pointer())
+            return builder.atomic_rmw(operation, place, args[1], "seq_cst")
 
-    return types.int64(types.int64, types.int64), codegen
+        return types.int64(types.int64, types.int64), codegen
+
+    return intrinsic(typed)
 
 
-add_atomically: Any = intrinsic(_add_atomically)
+add_atomically, exchange_atomically = _atomically("add"), _atomically("xchg")
 
 
 def _copy_bytes(typing, to, at, size):  # type: ignore[no-untyped-def]

@@ -31,7 +31,7 @@ def _hint(typing):  # type: ignore[no-untyped-def]
     return types.void(), codegen
 
 
-_pause: Any = intrinsic(_hint)
+pause: Any = intrinsic(_hint)
 
 
 def _give_way(typing):  # type: ignore[no-untyped-def]
@@ -59,9 +59,9 @@ def spin(count, least, rounds, grace):  # type: ignore[no-untyped-def]
     for number in range(rounds):
         if count[0] >= least:
             for _ in range(grace):
-                _pause()
+                pause()
             return True
-        _pause()
+        pause()
         if number % _GIVE_WAY_EVERY == 0:
             give_way()
     return False
