@@ -7,18 +7,18 @@ from math import prod
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run, shares_of, sum_in_order
-from daskconv.graph.tiles import Range, Work, grain_of_sums
+from daskconv.graph.blocks import count_of_shares, cuts_of, parts_of, run_together, shares_of, sum_in_order
+from daskconv.graph.tiles import Work, grain_of_sums
 from daskconv.kernels import winograd, winograd_grad
 from daskconv.kernels.epilogue import NOTHING, Epilogue
+from daskconv.kernels.turns import Turns
+from daskconv.kernels.winograd_filters import filter_spans, panel_spans, unpacked
 from daskconv.kernels.winograd_tiles import count_points, count_tiles, tile_size
 
 # With fewer tiles than this for each channel, sums of parts of the images would cost more than they share.
 _FEW = 4
 # Transforming an element takes as long as so many operations of a product.
 _FLOPS_PER_TRANSFORM = 30
-# Transforming an element of the filters counts for more: all threads wait for it before they multiply.
-_FLOPS_PER_FILTER = 250
 
 
 def correlate(
@@ -38,40 +38,20 @@ def correlate(
     work = _flops(correlation, len(x), c, k * groups)
     # Where filters are more than tiles, to transform them is the larger part: each thread takes some of them.
     parts = count_of_shares(work, threads) if tiles < k else 1
-    spans = winograd.filter_spans(w, correlation, groups, parts, transposed=transposed)
+    spans = filter_spans(w, correlation, groups, parts, transposed=transposed)
     if parts > 1:
-        calls = [
-            (_correlate_some, x, w, bias, correlation, groups, transposed, span, out, epilogue)
-            for span in spans
-        ]
-        run(calls, threads)
+        owners = min(threads or 1, len(spans))
+        filters = unpacked(w, correlation, groups, spans, transposed=transposed, owners=owners)
+        all_tiles = Turns.of([(0, tiles)])
+        run_together(owners, winograd.correlate, x, filters, bias, correlation, all_tiles, out, epilogue)
         return
     for span in spans:
-        filters = winograd.unpacked(w, correlation, groups, span, transposed=transposed)
-        packers = count_of_shares(_FLOPS_PER_FILTER * filters.panels.size, threads)
-        some = winograd.panel_spans(w.dtype, span, packers)
-        run([(winograd.pack_some, filters, w, correlation, part, transposed) for part in some], threads)
         cuts = shares_of(tiles, work // len(spans) // max(tiles, 1), threads)
-        run(
-            [(winograd.correlate, x, filters, bias, correlation, cut, out, epilogue) for cut in cuts], threads
-        )
-
-
-def _correlate_some(
-    x: NDArray,
-    w: NDArray,
-    bias: NDArray | None,
-    correlation: Correlation,
-    groups: int,
-    transposed: bool,
-    span: Range,
-    out: NDArray,
-    epilogue: Epilogue,
-) -> None:
-    """Compute all tiles of some filters."""
-    filters = winograd.pack(w, correlation, groups, span, transposed=transposed)
-    tiles = len(x) * count_tiles(correlation, filters.m)
-    winograd.correlate(x, filters, bias, correlation, (0, tiles), out, epilogue)
+        at_once = min(len(cuts), threads or 1)
+        packed = panel_spans(w.dtype, span, at_once)
+        filters = unpacked(w, correlation, groups, packed, transposed=transposed)
+        turns = Turns.of(cuts)
+        run_together(at_once, winograd.correlate, x, filters, bias, correlation, turns, out, epilogue)
 
 
 def weight_grad(
@@ -88,21 +68,13 @@ def weight_grad(
     tiles = len(x) * count_tiles(correlation, tile_size(correlation))
     work = _flops(correlation, len(x), c, k)
     if tiles < _FEW * c:
-        (total,) = parts_of(1, w_shape, x.dtype, out)
-        spans = winograd.panel_spans(x.dtype, (0, c), count_of_shares(work, threads))
-        whole = (0, tiles)
-        run(
-            [(winograd_grad.weight_grad, x, dy, correlation, groups, whole, span, total) for span in spans],
-            threads,
-        )
-        return total
-    cuts = cuts_of(tiles, Work(work // tiles, 1, grain_of_sums(prod(w_shape))), threads)
-    parts = parts_of(len(cuts), w_shape, x.dtype, out)
-    calls = zip(cuts, parts, strict=True)
-    run(
-        [(winograd_grad.weight_grad, x, dy, correlation, groups, cut, (0, c), part) for cut, part in calls],
-        threads,
-    )
+        spans = panel_spans(x.dtype, (0, c), count_of_shares(work, threads))
+        parts, shares = parts_of(1, w_shape, x.dtype, out), [((0, tiles), span) for span in spans]
+    else:
+        cuts = cuts_of(tiles, Work(work // tiles, 1, grain_of_sums(prod(w_shape))), threads)
+        parts, shares = parts_of(len(cuts), w_shape, x.dtype, out), [(cut, (0, c)) for cut in cuts]
+    at_once = min(len(shares), threads or 1)
+    run_together(at_once, winograd_grad.weight_grad, x, dy, correlation, groups, shares, parts)
     return sum_in_order(parts)
 
 

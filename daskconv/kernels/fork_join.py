@@ -16,7 +16,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from daskconv.kernels.native import I64, add_atomically, call_at, exchange_atomically, pointer
+from daskconv.kernels.native import (
+    I64,
+    add_atomically,
+    call_at,
+    exchange_atomically,
+    job_function,
+    number_of,
+    pointer,
+)
 from daskconv.kernels.scratch import empty
 from daskconv.kernels.spin import give_way, pause, spin
 
@@ -61,7 +69,7 @@ def _bound(typing, kernel, arguments):  # type: ignore[no-untyped-def]
     many of its calls have failed. All of it lives as long as the caller runs.
     """
     signature = types.void(types.int64, *arguments)
-    compiled = kernel.dispatcher.get_compile_result(types.void(types.int64, *arguments))
+    compiled = kernel.dispatcher.get_compile_result(signature)
 
     def codegen(context, builder, _, args):  # type: ignore[no-untyped-def]
         context.add_linking_libs([compiled.library])
@@ -69,23 +77,28 @@ def _bound(typing, kernel, arguments):  # type: ignore[no-untyped-def]
         place = cgutils.alloca_once(builder, record)
         builder.store(ir.Constant(I64, 0), cgutils.gep_inbounds(builder, place, 0, 0))
         builder.store(args[1], cgutils.gep_inbounds(builder, place, 0, 1))
-
-        kind = ir.FunctionType(ir.VoidType(), [I64.as_pointer()])
-        function = ir.Function(builder.module, kind, f"daskconv_join_{builder.function.name}")
-        function.linkage = "internal"
-        inside = ir.IRBuilder(function.append_basic_block())
-        at, number = (inside.load(inside.gep(function.args[0], [ir.Constant(I64, i)])) for i in range(2))
-        there = inside.inttoptr(at, record.as_pointer())
-        values = cgutils.unpack_tuple(inside, inside.load(cgutils.gep_inbounds(inside, there, 0, 1)))
-        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, signature, [number, *values])
-        with inside.if_then(status.is_error, likely=False):
-            failed = cgutils.gep_inbounds(inside, there, 0, 0)
-            inside.atomic_rmw("add", failed, ir.Constant(I64, 1), "seq_cst")
-        inside.ret_void()
+        name = f"daskconv_join_{compiled.fndesc.mangled_name}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            function = job_function(builder.module, name)
+            _write_call(context, function, record, compiled.fndesc, signature)
         addresses = [builder.ptrtoint(function, I64), builder.ptrtoint(place, I64)]
         return cgutils.pack_array(builder, addresses)
 
     return types.UniTuple(types.int64, 2)(kernel, arguments), codegen
+
+
+def _write_call(context: Any, function: ir.Function, record: ir.Type, described: Any, signature: Any) -> None:
+    """Write what a job, the address of a record and a number, is for: to call a kernel and to count its failure."""
+    builder = ir.IRBuilder(function.append_basic_block())
+    at, number = (number_of(builder, function.args[0], place) for place in range(2))
+    there = builder.inttoptr(at, record.as_pointer())
+    arguments = cgutils.unpack_tuple(builder, builder.load(cgutils.gep_inbounds(builder, there, 0, 1)))
+    status, _ = context.call_internal_no_propagate(builder, described, signature, [number, *arguments])
+    with builder.if_then(status.is_error, likely=False):
+        failed = cgutils.gep_inbounds(builder, there, 0, 0)
+        builder.atomic_rmw("add", failed, ir.Constant(I64, 1), "seq_cst")
+    builder.ret_void()
 
 
 bound: Any = intrinsic(_bound)

@@ -10,11 +10,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.kernels.native import add_atomically
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
-from daskconv.kernels.spin import give_way
-from daskconv.kernels.turns import take
+from daskconv.kernels.turns import end_turn, take, wait_for
 
 # Channels of all filters that a thread packs at a time.
 _CHANNELS = 32
@@ -115,7 +113,6 @@ def fill(source, panels):  # type: ignore[no-untyped-def]
             copy_panels(
                 w, taps, sizes, group, (0, k), channels, every[group, :, :, channels[0] : channels[1]]
             )
-        add_atomically(turns.ctypes.data + turns.itemsize, 1)
+        end_turn(turns)
         turn = take(turns)
-    while add_atomically(turns.ctypes.data + turns.itemsize, 0) < groups * parts:
-        give_way()
+    wait_for(turns, groups * parts)

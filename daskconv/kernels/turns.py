@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.kernels.native import add_atomically
+from daskconv.kernels.spin import give_way
 
 Range = tuple[int, int]
 """A range of lines: output rows, counted over images and rows together, or pixels of all images."""
@@ -38,6 +39,11 @@ class Turns:
         """Return turns of which none is taken."""
         return cls(np.array(lines, np.int64).reshape(-1, 2), np.zeros(1, np.int64))
 
+    @property
+    def longest(self) -> int:
+        """The lines of the longest turn."""
+        return int((self.lines[:, 1] - self.lines[:, 0]).max(initial=0))
+
     def each(self) -> Iterator[tuple[int, Range]]:
         """Take turns until none is left: their number and lines."""
         while (turn := take(self.taken)) < len(self.lines):
@@ -49,3 +55,16 @@ class Turns:
 def take(taken):  # type: ignore[no-untyped-def]
     """Return the number of the next turn, which no other thread gets."""
     return add_atomically(taken.ctypes.data, 1)
+
+
+@njit(nogil=True, cache=True)
+def end_turn(taken):  # type: ignore[no-untyped-def]
+    """Count a turn as done, for :func:`wait_for`: in the second of two numbers."""
+    add_atomically(taken.ctypes.data + taken.itemsize, 1)
+
+
+@njit(nogil=True, cache=True)
+def wait_for(taken, number):  # type: ignore[no-untyped-def]
+    """Return once so many turns are done."""
+    while add_atomically(taken.ctypes.data + taken.itemsize, 0) < number:
+        give_way()

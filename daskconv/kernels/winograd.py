@@ -10,63 +10,24 @@ Numbers grow in the transforms and cancel again: a result is exact to about 1e-5
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.epilogue import NOTHING, Epilogue, finish_run
-from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
+from daskconv.kernels.epilogue import Epilogue, finish_run
+from daskconv.kernels.fork_join import Helpers, bound, fork
+from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
-from daskconv.kernels.transform import (
-    FILTER,
-    INPUT,
-    OUTPUT,
-    Transforms,
-    transform,
-    transforms_of,
-)
-from daskconv.kernels.winograd_tiles import tile_size
-from daskconv.layout import even_parts
+from daskconv.kernels.transform import INPUT, OUTPUT, transform, transforms_of
+from daskconv.kernels.turns import Turns, take
+from daskconv.kernels.winograd_filters import Filters, address_lists, fill, odd_lines, pack, padded
 
 # Transformed pixels and products of a block: what a core's share of the caches holds.
 _BLOCK_BYTES = 2 << 20
 _MOST_TILES, _FEWEST_TILES = 256, 24
-# Transformed filters: more than fit are done one part after another.
-_FILTER_BYTES = 12 << 20
-# Filters that wait in L2 to be transformed, read in the order of the weights.
-_COPY_BYTES = 256 << 10
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Transformed weights in the order in which tiles of the micro-kernel read them.
-
-    Attributes
-    ----------
-    panels : array (groups, points, panels, channels, panel width), flat, points a ``stride`` apart
-    stride : int
-    groups, channels, filters : int
-        Groups, and the input and output channels of one.
-    first, whole : int
-        These filters are those from ``first`` on, of the ``whole`` number that a group has.
-    m, r : int
-        Output pixels of a tile, and taps, along one axis.
-    """
-
-    panels: NDArray
-    stride: int
-    groups: int
-    channels: int
-    filters: int
-    first: int
-    whole: int
-    m: int
-    r: int
 
 
 class Map(NamedTuple):
@@ -86,103 +47,6 @@ class Buffers(NamedTuple):
     panel: int
 
 
-def filter_spans(
-    w: NDArray, correlation: Correlation, groups: int, parts: int, *, transposed: bool
-) -> list[Pair]:
-    """Return at least so many ranges of a group's filters, each small enough to be packed at once."""
-    r, _, c, k = w.shape
-    c, k = (k // groups, c) if transposed else (c, k // groups)
-    points, width = (tile_size(correlation) + r - 1) ** 2, width_of(w.dtype)
-    panels = -(-k // width)
-    fit = max(_FILTER_BYTES // (points * c * width * w.itemsize * groups), 1)
-    return panel_spans(w.dtype, (0, k), max(-(-panels // fit), parts))
-
-
-def panel_spans(dtype: DTypeLike, span: Pair, parts: int) -> list[Pair]:
-    """Cut a range of a group's channels, in whole panels: so often, or into single panels where these are fewer."""
-    (first, end), width = span, width_of(dtype)
-    panels = -(-(end - first) // width)
-    return [
-        (first + i * width, min(first + j * width, end)) for i, j in even_parts(panels, min(parts, panels))
-    ]
-
-
-def pack(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
-    """Return a range of filters of weights (r, s, c / groups, k), transformed and packed.
-
-    ``transposed`` swaps the channels, as the input gradient needs: it reads k and writes c.
-    """
-    filters = unpacked(w, correlation, groups, span, transposed=transposed)
-    pack_some(filters, w, correlation, span, transposed)
-    return filters
-
-
-def unpacked(w: NDArray, correlation: Correlation, groups: int, span: Pair, *, transposed: bool) -> Filters:
-    """Return room for a range of filters; :func:`pack_some` fills it."""
-    r, _, c, k = w.shape
-    c, k = (k // groups, c) if transposed else (c, k // groups)
-    transforms = transforms_of(tile_size(correlation), r, w.dtype)
-    width = width_of(w.dtype)
-    count = -(-(span[1] - span[0]) // width)
-    stride = odd_lines(count * c * width, transforms.itemsize)
-    panels = scratch("panels", (groups * transforms.points**2 * stride,), w.dtype)
-    return Filters(panels, stride, groups, c, span[1] - span[0], span[0], k, transforms.m, r)
-
-
-def pack_some(filters: Filters, w: NDArray, correlation: Correlation, span: Pair, transposed: bool) -> None:
-    """Transform and pack some of the filters, from a panel's first on."""
-    r, groups, c = filters.r, filters.groups, filters.channels
-    transforms = transforms_of(filters.m, r, w.dtype)
-    width = width_of(w.dtype)
-    panels = 1 if transposed else -(-(span[1] - span[0]) // width)
-    some = c if transposed else min(c, max(_COPY_BYTES // (r * r * panels * width * w.itemsize), 1))
-    copy = scratch("copy", (panels, r * r, some, width), w.dtype)
-    order, lists = tap_order(correlation, r), address_lists(transforms)
-    packed, sizes = (filters.panels, filters.stride, filters.first), (groups, c, filters.whole)
-    _pack(w.reshape(-1), order, transposed, copy, packed, lists, transforms, sizes, span)
-
-
-def address_lists(transforms: Transforms) -> NDArray[np.int64]:
-    """Return room for the addresses that transforms read and write: four lists of a tile's points."""
-    return scratch("addresses", (4, transforms.points**2), np.int64)
-
-
-def odd_lines(elements: int, itemsize: int) -> int:
-    """Return at least so many elements that make an odd number of cache lines: points never share a set."""
-    line = 64 // itemsize
-    return (-(-elements // line) | 1) * line
-
-
-@njit(**options)
-def _pack(w, order, transposed, copy, packed, lists, transforms, sizes, span):  # type: ignore[no-untyped-def]
-    """Transform filters from a copy in which those of a panel are neighbours: some channels of all, or a panel's."""
-    (panels, stride, start), (groups, c, _) = packed, sizes
-    points, size, width, some = transforms.points**2, transforms.itemsize, copy.shape[3], copy.shape[2]
-    for g in range(groups):
-        for point in range(points):
-            lists[1, point] = panels.ctypes.data + size * (g * points + point) * stride
-        if transposed:
-            for first in range(span[0], span[1], width):
-                copy_transposed_panel(w, order, sizes, g, first, copy[0])
-                _transform_panel(transforms, copy[0], lists, (first - start) * c, c)
-            continue
-        for channel in range(0, c, some):
-            end = min(channel + some, c)
-            copy_panels(w, order, sizes, g, span, (channel, end), copy)
-            for panel, first in enumerate(range(span[0], span[1], width)):
-                _transform_panel(
-                    transforms, copy[panel], lists, (first - start) * c + channel * width, end - channel
-                )
-
-
-@njit(**options)
-def _transform_panel(transforms, panel, lists, to, channels):  # type: ignore[no-untyped-def]
-    """Transform the first channels of a panel (taps, channels, width) of filters."""
-    for tap in range(len(panel)):
-        lists[0, tap] = panel[tap].ctypes.data
-    transform(transforms, FILTER, lists[0], lists[1], 0, to, channels * panel.shape[2])
-
-
 def map_of(correlation: Correlation, image: Pair, m: int) -> Map:
     """Return where a correlation's tiles of m x m outputs lie."""
     p, q = correlation.size
@@ -200,41 +64,103 @@ def correlate(
     filters: Filters,
     bias: NDArray | None,
     correlation: Correlation,
-    tiles: Pair,
+    turns: Turns,
     out: NDArray,
-    epilogue: Epilogue = NOTHING,
-) -> None:
-    """Write a range of tiles, counted over all images, of a correlation of ``x`` (n, h, w, c) into ``out``."""
+    epilogue: Epilogue,
+    helpers: Helpers,
+) -> int:
+    """Pack the filters and write tiles, counted over all images, of a correlation of ``x`` (n, h, w, c) into ``out``.
+
+    Threads take turns of tiles; or of spans of filters, with all tiles, where each has room for one span.
+    Returns how many helpers came.
+    """
     transforms = transforms_of(filters.m, filters.r, x.dtype)
-    micro, points = tiles_of(x.dtype), transforms.points**2
-    width = VECTORS * transforms.lanes
-    padded = -(-filters.filters // width) * width
-    block = min(block_of(points, filters.channels + padded, x.itemsize), max(tiles[1] - tiles[0], 1))
+    points, threads = transforms.points**2, helpers.threads
+    panel = padded(filters.filters, x.dtype)
+    block = min(block_of(points, filters.channels + panel, x.itemsize), max(turns.longest, 1))
     reads = Buffers(block, odd_lines(block * filters.channels, x.itemsize), filters.channels)
-    writes = Buffers(block, odd_lines(block * padded, x.itemsize), padded)
-    start = scratch("start", (2, filters.groups, padded), x.dtype)
+    writes = Buffers(block, odd_lines(block * panel, x.itemsize), panel)
+    start = scratch("start", (2, filters.groups, padded(filters.whole, x.dtype)), x.dtype)
     start[:] = 0
     if bias is not None:
-        stop = filters.first + filters.filters
-        start[1, :, : filters.filters] = bias.reshape(filters.groups, -1)[:, filters.first : stop]
+        start[1, :, : filters.whole] = bias.reshape(filters.groups, -1)
     zeros = scratch("zeros", (filters.channels,), x.dtype)
     zeros[:] = 0
-    arrays = (
-        x.reshape(-1),
-        filters.panels,
-        start.reshape(-1),
-        zeros,
-        scratch("spare", (filters.filters,), x.dtype),
-        scratch("reads", (points * reads.points,), x.dtype),
-        scratch("writes", (points * writes.points,), x.dtype),
-        out.reshape(-1),
-        address_lists(transforms),
+    return _take_turns(
+        helpers.gate,
+        filters.panels.shape[0] > 1,
+        (x.reshape(-1), filters.panels, start, zeros, out.reshape(-1)),
+        (
+            scratch("spare", (threads, filters.filters), x.dtype),
+            scratch("reads", (threads, points * reads.points), x.dtype),
+            scratch("writes", (threads, points * writes.points), x.dtype),
+            address_lists(transforms, threads),
+            filters.copies(threads),
+        ),
+        (turns.lines, turns.taken),
+        filters.source,
+        map_of(correlation, (x.shape[1], x.shape[2]), filters.m),
+        (reads, writes),
+        transforms,
+        tiles_of(x.dtype),
+        (filters.groups, filters.channels, filters.filters, filters.stride),
+        (filters.first, filters.whole),
+        (epilogue.flat(out), epilogue.flags),
     )
-    where = map_of(correlation, (x.shape[1], x.shape[2]), filters.m)
-    channels = (filters.groups, filters.channels, filters.filters, filters.stride)
-    place = (filters.first, filters.whole)
-    after = (epilogue.flat(out), epilogue.flags)
-    _correlate(arrays, where, (reads, writes), transforms, micro, channels, place, tiles, after)
+
+
+@njit(**options)
+def _take_turns(  # type: ignore[no-untyped-def]
+    gate, apart, arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue
+):
+    arguments = (arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue)
+    if apart:
+        return fork(gate, bound(_correlate_spans, arguments))
+    return fork(gate, bound(_correlate_tiles, arguments))
+
+
+@njit(**options)
+def _correlate_tiles(  # type: ignore[no-untyped-def]
+    number, arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue
+):
+    """Pack filters together with the others, then take turns of tiles."""
+    lists, mine, copy, panels = _rooms_of(number, arrays, rooms, 0)
+    packed, sizes = (panels, channels[3], place[0]), (channels[0], channels[1], place[1])
+    fill(source, copy, packed, lists, transforms, sizes)
+    lines, taken = turns
+    turn = take(taken)
+    while turn < len(lines):
+        tiles = (lines[turn, 0], lines[turn, 1])
+        _correlate(mine, where, buffers, transforms, micro, channels, place, tiles, epilogue)
+        turn = take(taken)
+
+
+@njit(**options)
+def _correlate_spans(  # type: ignore[no-untyped-def]
+    number, arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue
+):
+    """Take turns of spans of filters: pack one, and write what it makes of all tiles."""
+    lists, mine, copy, panels = _rooms_of(number, arrays, rooms, number)
+    (groups, cg, _, stride), whole, (reads, writes) = channels, place[1], buffers
+    tiles, width = (0, turns[0][-1, 1]), VECTORS * micro.lanes
+    turn = take(source.turns)
+    while turn < len(source.spans):
+        first, stop = source.spans[turn]
+        span, panel = (first, stop), (stop - first + width - 1) // width * width
+        pack(source, copy, (panels, stride, first), lists, transforms, (groups, cg, whole), span)
+        some, room = (groups, cg, stop - first, stride), (reads, Buffers(writes.block, writes.points, panel))
+        _correlate(mine, where, room, transforms, micro, some, (first, whole), tiles, epilogue)
+        turn = take(source.turns)
+
+
+@njit(**options)
+def _rooms_of(number, arrays, rooms, owner):  # type: ignore[no-untyped-def]
+    """Return a thread's lists, the arrays that it works on, its copy and its owner's panels."""
+    x, panels, start, zeros, out = arrays
+    spares, reads, writes, addresses, copies = rooms
+    lists, own = addresses[number], panels[owner]
+    mine = (x, own, start, zeros, spares[number], reads[number], writes[number], out, lists)
+    return lists, mine, copies[number], own
 
 
 @njit(**options)
@@ -257,7 +183,7 @@ def _correlate(arrays, where, buffers, transforms, micro, channels, place, tiles
                 list_pixels(pixels, base, image, origin, where.image, groups * cg, a, zeros.ctypes.data, size)
                 transform(transforms, INPUT, pixels, transformed, 0, t * cg, cg)
             for point in range(a * a):
-                _multiply(arrays, point, g, buffers, transforms, micro, channels, count)
+                _multiply(arrays, point, g, buffers, transforms, micro, channels, place[0], count)
             for t in range(count):
                 top, left, image = locate(where, first + t, transforms.m)
                 base, k = out.ctypes.data + size * (g * place[1] + place[0]), groups * place[1]
@@ -300,15 +226,15 @@ def list_pixels(places, base, image, origin, shape, channels, length, outside, s
 
 
 @njit(**options)
-def _multiply(arrays, point, g, buffers, transforms, micro, channels, count):  # type: ignore[no-untyped-def]
-    """Multiply a block of one point by its weights."""
+def _multiply(arrays, point, g, buffers, transforms, micro, channels, first, count):  # type: ignore[no-untyped-def]
+    """Multiply a block of one point by its weights, those of filters from the ``first`` on."""
     _, panels, start, _, _, v, y, _, _ = arrays
     reads, writes = buffers
     _, cg, kg, stride = channels
     size, width, padded = micro.itemsize, VECTORS * micro.lanes, writes.panel
     # The products of the point 1 are the sum of a tile's: a bias that they start with is added to every pixel.
     one = transforms.points + 1
-    begin = start.ctypes.data + size * ((padded * (len(start) // padded // 2 + g)) if point == one else 0)
+    begin = start[1, g, first:].ctypes.data if point == one else start.ctypes.data
     b = panels.ctypes.data + size * (g * transforms.points**2 + point) * stride
     for panel in range(0, padded, width):
         vectors = (min(width, kg - panel) + micro.lanes - 1) // micro.lanes

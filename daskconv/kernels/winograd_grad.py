@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.fork_join import Helpers, bound, fork
 from daskconv.kernels.panels import options
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.transform import FILTER_GRAD, INPUT, OUTPUT_GRAD, transform, transforms_of
-from daskconv.kernels.winograd import Buffers, address_lists, block_of, list_pixels, locate, map_of, odd_lines
+from daskconv.kernels.turns import take
+from daskconv.kernels.winograd import Buffers, block_of, list_pixels, locate, map_of
+from daskconv.kernels.winograd_filters import address_lists, odd_lines, padded
 from daskconv.kernels.winograd_tiles import tile_size
 
 # Sums of a weight gradient, of all points: more input channels than fit are done one part after another.
@@ -22,48 +28,74 @@ def weight_grad(
     dy: NDArray,
     correlation: Correlation,
     groups: int,
-    tiles: Pair,
-    span: Pair,
+    shares: Sequence[tuple[Pair, Pair]],
     out: NDArray,
-) -> None:
-    """Write the gradient by the weights (r, s, c / groups, k) into ``out``, from a range of tiles of all images.
+    helpers: Helpers,
+) -> int:
+    """Write the gradient by the weights, or parts of it, into ``out`` (parts, r, s, c / groups, k).
 
-    ``span`` are the input channels of each group whose weights it is done for.
+    Threads take turns of ``shares``: ranges of tiles of all images, and of each group's input channels. There is a
+    part for each, or one that they fill together. Returns how many helpers came.
     """
-    if tiles[0] == tiles[1]:
-        out[:, :, span[0] : span[1]] = 0
-        return
+    longest, widest = (max(stop - start for start, stop in ranges) for ranges in zip(*shares, strict=True))
+    if longest == 0:
+        out[:] = 0
+        return 0
     m, r = tile_size(correlation), len(correlation.rows)
-    transforms, micro = transforms_of(m, r, x.dtype), tiles_of(x.dtype)
+    transforms, micro, threads = transforms_of(m, r, x.dtype), tiles_of(x.dtype), helpers.threads
     points, width = transforms.points**2, VECTORS * micro.lanes
     cg, kg = x.shape[3] // groups, dy.shape[3] // groups
-    filters = -(-kg // width) * width
+    filters = padded(kg, x.dtype)
     part = max(_SUMS_BYTES // (points * filters * x.itemsize) // width, 1) * width
-    channels = min(-(-(span[1] - span[0]) // width) * width, part)
-    block = min(block_of(points, channels + filters, x.itemsize), max(tiles[1] - tiles[0], 1))
+    channels = min(padded(widest, x.dtype), part)
+    block = min(block_of(points, channels + filters, x.itemsize), longest)
     reads, gradients = (
         Buffers(block, odd_lines(block * length, x.itemsize), block * width) for length in (channels, filters)
     )
     sums = odd_lines(channels * filters, x.itemsize)
     zeros = scratch("zeros", (max(cg, kg, width),), x.dtype)
     zeros[:] = 0
+    factors = scratch("writes", (threads, points * gradients.points), x.dtype)
     if kg < filters:
-        scratch("writes", (points * gradients.points,), x.dtype)[:] = 0
-    arrays = (
-        x.reshape(-1),
-        dy.reshape(-1),
-        zeros,
-        scratch("reads", (points * reads.points,), x.dtype),
-        scratch("writes", (points * gradients.points,), x.dtype),
-        scratch("sums", (points * sums,), x.dtype),
-        out.reshape(-1),
-        address_lists(transforms),
+        factors[:] = 0
+    return _take_turns(
+        helpers.gate,
+        (x.reshape(-1), dy.reshape(-1), zeros, out.reshape(len(out), -1)),
+        (
+            scratch("reads", (threads, points * reads.points), x.dtype),
+            factors,
+            scratch("sums", (threads, points * sums), x.dtype),
+            address_lists(transforms, threads),
+        ),
+        (np.array(shares, np.int64), np.zeros(1, np.int64)),
+        map_of(correlation, (x.shape[1], x.shape[2]), m),
+        (reads, gradients),
+        transforms,
+        micro,
+        (groups, cg, kg, sums, filters),
+        channels,
     )
-    where = map_of(correlation, (x.shape[1], x.shape[2]), m)
-    for first in range(span[0], span[1], channels):
-        some = (first, min(first + channels, span[1]))
-        sizes = (groups, cg, kg, sums, filters)
-        _weight_grad(arrays, where, (reads, gradients), transforms, micro, sizes, some, tiles)
+
+
+@njit(**options)
+def _take_turns(gate, arrays, rooms, turns, where, buffers, transforms, micro, sizes, most):  # type: ignore[no-untyped-def]
+    arguments = (arrays, rooms, turns, where, buffers, transforms, micro, sizes, most)
+    return fork(gate, bound(_add_shares, arguments))
+
+
+@njit(**options)
+def _add_shares(number, arrays, rooms, turns, where, buffers, transforms, micro, sizes, most):  # type: ignore[no-untyped-def]
+    """Take turns of shares: so many channels at a time."""
+    (x, dy, zeros, out), (reads, factors, sums, addresses), (shares, taken) = arrays, rooms, turns
+    turn = take(taken)
+    while turn < len(shares):
+        (start, stop), (first, end) = shares[turn]
+        part = out[min(turn, len(out) - 1)]
+        mine = (x, dy, zeros, reads[number], factors[number], sums[number], part, addresses[number])
+        for c in range(first, end, most):
+            some = (c, min(c + most, end))
+            _weight_grad(mine, where, buffers, transforms, micro, sizes, some, (start, stop))
+        turn = take(taken)
 
 
 @njit(**options)

@@ -15,7 +15,16 @@ from hypothesis import given, settings
 
 import daskconv
 from daskconv.graph import pipeline
-from daskconv.kernels import implicit, implicit_grad, jit, lowering, scratch, winograd, winograd_grad
+from daskconv.kernels import (
+    implicit,
+    implicit_grad,
+    jit,
+    lowering,
+    scratch,
+    winograd,
+    winograd_filters,
+    winograd_grad,
+)
 from reference import METHODS, PASSES, Case, cases, run_passes, small_cuts
 
 
@@ -38,7 +47,7 @@ class Poison:
         self.given: list[np.ndarray] = []
         for name in ("empty", "empty_like"):
             patch.setattr(np, name, self.spoil(getattr(np, name)))
-        for user in (lowering, pipeline, implicit, implicit_grad, winograd, winograd_grad):
+        for user in (lowering, pipeline, implicit, implicit_grad, winograd, winograd_filters, winograd_grad):
             patch.setattr(user, "scratch", self.spoil(scratch.scratch))
         patch.setattr(pipeline, "timed", self.timed)
         self.unread: Counter[int] = Counter()

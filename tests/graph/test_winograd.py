@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import daskconv
 from daskconv.geometry import Window, forward_correlation
 from daskconv.graph.choose import ConvShape, choose
-from daskconv.kernels import winograd, winograd_grad, winograd_tiles
+from daskconv.kernels import winograd_filters, winograd_grad, winograd_tiles
 from reference import PASSES, Case, refuse, run_passes, small_cuts
 
 BOUND = 5e-5
@@ -138,7 +138,7 @@ def test_other_words_for_precision_are_refused(precision):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_filters_that_do_not_fit_their_buffer_are_done_in_parts(monkeypatch, groups):
-    monkeypatch.setattr(winograd, "_FILTER_BYTES", 1)
+    monkeypatch.setattr(winograd_filters, "_FILTER_BYTES", 1)
     check(
         Case(
             n=2,
