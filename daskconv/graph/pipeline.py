@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
@@ -92,22 +93,24 @@ class Pipeline:
         self._add(key, [("lower", tile), *after], function, *args)
 
     def in_order(self) -> dict[tuple, Task]:
-        """Return the graph, the task to prefer first: threads that share cores lower a tile ahead."""
-        return dict(
-            sorted(
-                self.graph.items(),
-                key=lambda item: (item[0][1] + (self.ahead and item[0][0] == "product"), item[0]),
-            )
-        )
+        """Return the graph, the task to prefer first: tile by tile; threads that share cores lower one ahead."""
+        if not self.ahead:
+            return self.graph
+
+        def rank(key: tuple) -> tuple:
+            return key[1] + (key[0] == "product"), key
+
+        return {key: self.graph[key] for key in sorted(self.graph, key=rank)}
 
     def _add(self, key: tuple, edges: list[Any], function: Callable[..., None], *args: Any) -> None:
-        present = List(*(TaskRef(edge) for edge in edges if edge in self.graph))
-        self.graph[key] = Task(key, _after, present, key[0], key[1], function, *args)
+        # Dask looks at every argument for what it refers to: of these, only edges do.
+        call = partial(timed, key[0], key[1], function, *args)
+        self.graph[key] = Task(key, _after, call, *(TaskRef(edge) for edge in edges if edge in self.graph))
 
 
-def _after(_: list[None], stage: str, tile: int, function: Callable[..., None], *args: Any) -> None:
-    """Run one stage of one tile; the first argument only carries the edges."""
-    timed(stage, tile, function, *args)
+def _after(call: Callable[[], None], *_: None) -> None:
+    """Run one stage of one tile, once the edges' tasks are done."""
+    call()
 
 
 @dataclass(frozen=True)

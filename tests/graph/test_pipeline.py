@@ -36,7 +36,7 @@ class Executed:
 
     def buffer(self, key):
         """What a tile's task writes (lower) or reads (product) in the ring."""
-        args = self.graph[key].args[4:]
+        args = call_of(self, key).args[3:]
         return args[-1] if key[0] == "lower" else args[0]
 
 
@@ -177,15 +177,20 @@ def test_these_very_tasks_wrote_the_weight_gradient(many_cuts):
     np.testing.assert_array_equal((lanes[0] + lanes[1]).reshape(want.shape), want)
 
 
+def call_of(executed, key):
+    """Return what a task calls: a function with its arguments, after its stage and tile."""
+    return executed.graph[key].args[0]
+
+
 def task_target(executed, key):
-    return next(a for a in reversed(executed.graph[key].args) if isinstance(a, np.ndarray))
+    return next(a for a in reversed(call_of(executed, key).args) if isinstance(a, np.ndarray))
 
 
 @pytest.mark.parametrize("tile", [0, 4])
 def test_a_product_left_out_leaves_exactly_its_rows_unwritten(many_cuts, tile):
     result, executed = run_and_capture(SMALL, "forward", 2)
     want = result.copy()
-    rows = executed.graph["product", tile, 0].args[-1]
+    rows = call_of(executed, ("product", tile, 0)).args[-1]
     result[...] = np.nan
     graph = dict(executed.graph)
     task = graph["product", tile, 0]
