@@ -10,8 +10,8 @@ from daskconv.layout import even_parts
 
 Range = tuple[int, int]
 
-# A product is worth ten times what its task costs, about 50 microseconds with the edges, or more ...
-_PIPELINED_FLOPS = 100_000_000
+# A product is worth ten times what a tile's tasks and edges cost, about 150 microseconds out of cold caches ...
+_PIPELINED_FLOPS = 160_000_000
 # ... its lowered rows stay in the caches that cores share, where another core finds them, nearly so at the most where
 # it would be worth less ...
 _PIPELINED_BYTES, _MOST_BYTES = 4 << 20, 16 << 20

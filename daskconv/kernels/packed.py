@@ -14,7 +14,7 @@ from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options,
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.turns import end_turn, take, wait_for
 
-# Channels of all filters that a thread packs at a time.
+# Channels of all filters that a thread packs at a time, of one tap or, where channels are fewer, of some.
 _CHANNELS = 32
 
 
@@ -103,16 +103,19 @@ def fill(source, panels):  # type: ignore[no-untyped-def]
     groups, c, k = sizes
     every = panels.reshape((groups, (k + width - 1) // width, len(taps), c, width))
     parts = every.shape[1] if transposed else (c + _CHANNELS - 1) // _CHANNELS
+    at_once = max(1, _CHANNELS // c)
+    steps = (len(taps) + at_once - 1) // at_once
     turn = take(turns)
-    while turn < groups * parts:
-        group, part = turn // parts, turn % parts
+    while turn < groups * parts * steps:
+        place, step = turn // steps, turn % steps
+        group, part, first, last = place // parts, place % parts, step * at_once, (step + 1) * at_once
+        some = taps[first:last]
         if transposed:
-            copy_transposed_panel(w, taps, sizes, group, part * width, every[group, part])
+            copy_transposed_panel(w, some, sizes, group, part * width, every[group, part, first:last])
         else:
             channels = (part * _CHANNELS, min((part + 1) * _CHANNELS, c))
-            copy_panels(
-                w, taps, sizes, group, (0, k), channels, every[group, :, :, channels[0] : channels[1]]
-            )
+            room = every[group, :, first:last, channels[0] : channels[1]]
+            copy_panels(w, some, sizes, group, (0, k), channels, room)
         end_turn(turns)
         turn = take(turns)
-    wait_for(turns, groups * parts)
+    wait_for(turns, groups * parts * steps)

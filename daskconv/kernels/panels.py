@@ -10,11 +10,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.kernels.native import prefetch
+from daskconv.kernels.native import copy_bytes, prefetch
 from daskconv.kernels.tile import VECTORS, tiles_of
 
 # Rows of weights that are asked for before they are copied: one from memory takes as long as copying a few.
 _ROWS_AHEAD = 4
+_LINE = 64  # bytes
 
 options: Any = {"nogil": True, "cache": True}
 
@@ -39,20 +40,21 @@ def copy_panels(w, taps, sizes, group, span, channels, panels):  # type: ignore[
     filters of one. Filters of the last panel that are none become 0.
     """
     groups, c, k = sizes
-    width, line = panels.shape[3], 64 // w.itemsize
+    width, size = panels.shape[3], w.itemsize
     for number, tap in enumerate(taps):
         for channel in range(channels[1] - channels[0]):
             row = ((tap * c + channels[0] + channel) * groups + group) * k
+            to = panels.ctypes.data + number * panels.strides[1] + channel * panels.strides[2]
             for panel, first in enumerate(range(span[0], span[1], width)):
-                to = panels[panel, number, channel]
                 filters = min(width, span[1] - first)
+                at = w.ctypes.data + size * (row + first)
                 # A span of a row is too short for the processor to see where the next will be.
-                for f in range(0, width, line):
-                    prefetch(w.ctypes.data + w.itemsize * (row + _ROWS_AHEAD * groups * k + first + f))
-                for f in range(filters):
-                    to[f] = w[row + first + f]
+                for byte in range(0, size * width, _LINE):
+                    prefetch(at + size * _ROWS_AHEAD * groups * k + byte)
+                copy_bytes(to, at, size * filters)
                 for f in range(filters, width):
-                    to[f] = 0
+                    panels[panel, number, channel, f] = 0
+                to += panels.strides[0]
 
 
 @njit(**options)
