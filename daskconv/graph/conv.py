@@ -34,7 +34,7 @@ from daskconv.kernels.scratch import empty
 # Their micro-kernel is written for LLVM and has no twin in NumPy.
 if importable():
     from daskconv.graph import conv_winograd
-    from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter
+    from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter, product
     from daskconv.kernels.packed import packed
     from daskconv.kernels.pixels import is_pixelwise
     from daskconv.kernels.turns import Turns
@@ -212,21 +212,20 @@ def _correlate_implicitly(
             continue
         weights = packed(w, correlation, groups, transposed=transposed)
         parts = count_of_shares(2 * len(x) * prod(correlation.size) * weights.macs, threads)
-        at_once, lines = min(parts, threads or 1), implicit.count_lines(correlation, len(x))
-        pixelwise = is_pixelwise(x, correlation, out)
-        ranges = split(lines, parts) if pixelwise else _turns_of(x, correlation, lines, at_once)
-        share = (x, weights, bias, correlation, Turns.of(ranges), out, epilogue)
-        if pixelwise:
-            calls += [(implicit.correlate_pixels, *share)] * at_once
+        at_once = min(parts, threads or 1)
+        if is_pixelwise(x, correlation, out):
+            pixels = Turns.of(turns(len(x) * prod(x.shape[1:3]), at_once, product.rows_at_once(x.dtype)))
+            run_together(at_once, product.correlate_pixels, x, weights, bias, pixels, out, epilogue)
         else:
-            run_together(at_once, implicit.correlate, *share)
+            lines = Turns.of(_turns_of(x, correlation, at_once))
+            run_together(at_once, implicit.correlate, x, weights, bias, correlation, lines, out, epilogue)
     if calls:
         run(calls, threads)
 
 
-def _turns_of(x: NDArray, correlation: Correlation, lines: int, at_once: int) -> Sequence[Range]:
+def _turns_of(x: NDArray, correlation: Correlation, at_once: int) -> Sequence[Range]:
     """Return the lines of a correlation in turns for so many threads."""
-    images = len(x)
+    lines, images = implicit.count_lines(correlation, len(x)), len(x)
     if not implicit.copies_whole_images(x, correlation):
         return turns(lines, at_once)
     # An image is copied once only, if there are enough.

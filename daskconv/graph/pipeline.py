@@ -34,7 +34,7 @@ from daskconv.kernels.scratch import scratch
 from daskconv.timeline import timed
 
 if importable():
-    from daskconv.kernels import implicit
+    from daskconv.kernels import product
     from daskconv.kernels.packed import packed
     from daskconv.kernels.panels import width_of
 
@@ -151,7 +151,7 @@ def weights_of(w: NDArray, correlation: Correlation, groups: int, rows: int, *, 
 
     def multiply(*args: Any) -> None:
         whole.fill()  # with the threads that come to their first product now
-        implicit.multiply(*args)
+        product.multiply(*args)
 
     return Weights(multiply, parts(whole.part))
 

@@ -72,3 +72,12 @@ def copy_images(x, copies, images, room):  # type: ignore[no-untyped-def]
         for i in range(after, length):
             room[to + i] = 0
     return room.ctypes.data - size * images[0] * h * length
+
+
+@njit(**options)
+def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: ignore[no-untyped-def]
+    """Copy the first elements of some rows between two flat arrays."""
+    size = source.itemsize
+    for row in range(rows):
+        target, origin = to_at + row * to_step, at + row * step
+        copy_bytes(to.ctypes.data + size * target, source.ctypes.data + size * origin, size * length)

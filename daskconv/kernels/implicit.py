@@ -9,30 +9,25 @@ from __future__ import annotations
 
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation, Pair, Window, forward_correlation
+from daskconv.geometry import Correlation
 from daskconv.kernels.copies import as_they_lie, padded, room_of
-from daskconv.kernels.epilogue import NOTHING, Epilogue
+from daskconv.kernels.epilogue import Epilogue
 from daskconv.kernels.fork_join import Helpers
-from daskconv.kernels.implicit_walk import correlate_lines, take_turns, walk_of
-from daskconv.kernels.packed import Packed
+from daskconv.kernels.implicit_walk import take_turns, walk_of
+from daskconv.kernels.packed import Packed, cut_of, start_of
 from daskconv.kernels.panels import width_of
-from daskconv.kernels.pixels import pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
-from daskconv.kernels.turns import Range, Turns
+from daskconv.kernels.turns import Turns
 
-# The part of a panel that is read for one tile after another stays in L2, beside the image rows it meets.
-_PANEL_BYTES, _IMAGE_BYTES = 192 << 10, 256 << 10
-# Tiles in a row of pixels of a 1x1 convolution.
-_LINE_TILES = 8
+# Image rows that stay in L2, beside the part of a panel that they meet.
+_IMAGE_BYTES = 256 << 10
 
 # Lines of at most so many pixels are left for lines of images, where there are so many.
 _SHORT_LINE, _MANY_IMAGES = 16, 24
 # About so many images have their pixels side by side, in two tiles. Images are often a power of two apart, so that
 # those of a tile meet in one set of the first cache, which has 8 lines or a few more: 12 drive each other out.
 _SIDE_BY_SIDE = 16
-
-_PIXEL = Window((1, 1))
 
 
 def by_image(correlation: Correlation, images: int) -> bool:
@@ -86,86 +81,14 @@ def correlate(
         (turns.lines, turns.taken),
         packed.source,
         packed.panels,
-        _start(packed, bias),
+        start_of(packed, bias),
         scratch("edge", (helpers.threads, 16 * width), x.dtype),
         out.reshape(-1),
         walk_of(moved, (len(x), copies.image[0], copies.columns, x.shape[3]), out.shape),
         tiles,
         (packed.groups, packed.channels, packed.filters),
-        _cut(len(moved.cols), packed.channels, width * x.itemsize),
+        cut_of(packed, len(moved.cols)),
         many if across else 1 if len(moved.rows) == 1 else max(1, _IMAGE_BYTES // image_row),
         across,
         (epilogue.flat(out), epilogue.flags),
     )
-
-
-def correlate_pixels(
-    x: NDArray,
-    packed: Packed,
-    bias: NDArray | None,
-    correlation: Correlation,
-    turns: Turns,
-    out: NDArray,
-    epilogue: Epilogue,
-) -> None:
-    """Take part in packing the weights, and take turns of the lines of a pixelwise correlation."""
-    packed.fill()
-    for _, lines in turns.each():
-        _correlate_pixels(x, packed, bias, correlation, lines, out, epilogue)
-
-
-def multiply(lowered: NDArray, packed: Packed, bias: NDArray | None, columns: Range, out: NDArray) -> None:
-    """Write lowered rows (m, depth) times a part of the weights, plus bias, into columns of ``out`` (m, k)."""
-    rows, whole = (array.reshape(1, 1, *array.shape) for array in (lowered, out))
-    pixels = forward_correlation(_PIXEL, 1, len(lowered))
-    part = None if bias is None else bias[slice(*columns)]
-    _correlate_pixels(rows, packed, part, pixels, (0, 1), whole, NOTHING, columns[0])
-
-
-def _correlate_pixels(
-    x: NDArray,
-    packed: Packed,
-    bias: NDArray | None,
-    correlation: Correlation,
-    lines: Range,
-    out: NDArray,
-    epilogue: Epilogue,
-    first: int = 0,
-) -> None:
-    """Write some lines of a pixelwise correlation; the filters may be only some of ``out``, from the ``first`` on."""
-    tiles, width, add = tiles_of(x.dtype), width_of(x.dtype), epilogue.flat(out)
-    start, edge = _start(packed, bias), scratch("edge", (16 * width,), x.dtype)
-    for images, part, whole, span in pixel_lines(x, correlation, out, lines, _LINE_TILES * tiles.double):
-        offset = (whole.ctypes.data - out.ctypes.data) // out.itemsize
-        correlate_lines(
-            images.ctypes.data,
-            packed.panels,
-            start,
-            edge,
-            whole.reshape(-1)[first:],
-            walk_of(part, images.shape, whole.shape),
-            tiles,
-            (packed.groups, packed.channels, packed.filters),
-            _cut(1, packed.channels, width * x.itemsize),
-            1,
-            span,
-            (add[offset:], epilogue.flags),
-        )
-
-
-def _start(packed: Packed, bias: NDArray | None) -> NDArray:
-    """Return what sums begin with: a row of panels, flat."""
-    width = width_of(packed.panels.dtype)
-    start = scratch("start", (packed.groups, -(-packed.filters // width) * width), packed.panels.dtype)
-    start[:] = 0
-    if bias is not None:
-        start[:, : packed.filters] = bias.reshape(packed.groups, -1)
-    return start.reshape(-1)
-
-
-def _cut(taps: int, channels: int, row_bytes: int) -> Pair:
-    """Return the kernel rows and channels of a panel that are added at once."""
-    kernel_row = taps * channels * row_bytes
-    if kernel_row <= _PANEL_BYTES:
-        return max(1, _PANEL_BYTES // kernel_row), channels
-    return 1, max(1, _PANEL_BYTES // (taps * row_bytes))

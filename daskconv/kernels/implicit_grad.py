@@ -13,9 +13,9 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.copies import copy_images, padded, room_of
+from daskconv.kernels.copies import copy_images, copy_rows, padded, room_of
 from daskconv.kernels.fork_join import Helpers, bound, fork
-from daskconv.kernels.implicit_walk import copy_rows, valid, walk_of
+from daskconv.kernels.implicit_walk import valid, walk_of
 from daskconv.kernels.panels import options, width_of
 from daskconv.kernels.pixels import pixel_lines
 from daskconv.kernels.scratch import scratch

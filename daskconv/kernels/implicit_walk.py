@@ -7,10 +7,9 @@ from typing import NamedTuple
 from numba import njit
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.copies import copy_images
+from daskconv.kernels.copies import copy_images, copy_rows
 from daskconv.kernels.epilogue import finish_run
 from daskconv.kernels.fork_join import bound, fork
-from daskconv.kernels.native import copy_bytes
 from daskconv.kernels.packed import fill
 from daskconv.kernels.panels import options
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of
@@ -253,15 +252,6 @@ def _whole_tiles(walk, z, m, most):  # type: ignore[no-untyped-def]
     span = (walk.cols.number - 1) * walk.cols.step
     pixels = (walk.image[2] - 1 - span - z) // walk.step[1] + 1
     return max(1, min(most, pixels // m)) if z >= 0 else 1
-
-
-@njit(**options)
-def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: ignore[no-untyped-def]
-    """Copy the first elements of some rows between two flat arrays."""
-    size = source.itemsize
-    for row in range(rows):
-        target, origin = to_at + row * to_step, at + row * step
-        copy_bytes(to.ctypes.data + size * target, source.ctypes.data + size * origin, size * length)
 
 
 @njit(**options)

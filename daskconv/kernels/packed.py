@@ -9,13 +9,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Correlation
+from daskconv.geometry import Correlation, Pair
 from daskconv.kernels.panels import copy_panels, copy_transposed_panel, options, tap_order, width_of
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.turns import end_turn, take, wait_for
 
 # Channels of all filters that a thread packs at a time, of one tap or, where channels are fewer, of some.
 _CHANNELS = 32
+# The part of a panel that is read for one tile after another stays in L2.
+_PANEL_BYTES = 192 << 10
 
 
 class Source(NamedTuple):
@@ -94,6 +96,25 @@ def packed(w: NDArray, correlation: Correlation, groups: int, *, transposed: boo
     )
     source = Source(w.reshape(-1), taps, (groups, c, k), width, transposed, np.zeros(2, np.int64))
     return Packed(panels, groups, c, k, len(taps) * c * groups * k, source)
+
+
+def start_of(packed: Packed, bias: NDArray | None) -> NDArray:
+    """Return what sums begin with: a row of panels, flat."""
+    width = width_of(packed.panels.dtype)
+    start = scratch("start", (packed.groups, -(-packed.filters // width) * width), packed.panels.dtype)
+    start[:] = 0
+    if bias is not None:
+        start[:, : packed.filters] = bias.reshape(packed.groups, -1)
+    return start.reshape(-1)
+
+
+def cut_of(packed: Packed, taps: int) -> Pair:
+    """Return the kernel rows, of so many taps, and the channels of a panel that are added at once."""
+    row_bytes = width_of(packed.panels.dtype) * packed.panels.itemsize
+    kernel_row = taps * packed.channels * row_bytes
+    if kernel_row <= _PANEL_BYTES:
+        return max(1, _PANEL_BYTES // kernel_row), packed.channels
+    return 1, max(1, _PANEL_BYTES // (taps * row_bytes))
 
 
 @njit(**options)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation
-from daskconv.kernels.implicit_walk import copy_rows
+from daskconv.kernels.copies import copy_rows
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import tiles_of
 from daskconv.kernels.turns import Range

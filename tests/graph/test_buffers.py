@@ -20,6 +20,8 @@ from daskconv.kernels import (
     implicit_grad,
     jit,
     lowering,
+    packed,
+    product,
     scratch,
     winograd,
     winograd_filters,
@@ -47,7 +49,17 @@ class Poison:
         self.given: list[np.ndarray] = []
         for name in ("empty", "empty_like"):
             patch.setattr(np, name, self.spoil(getattr(np, name)))
-        for user in (lowering, pipeline, implicit, implicit_grad, winograd, winograd_filters, winograd_grad):
+        for user in (
+            lowering,
+            packed,
+            pipeline,
+            product,
+            implicit,
+            implicit_grad,
+            winograd,
+            winograd_filters,
+            winograd_grad,
+        ):
             patch.setattr(user, "scratch", self.spoil(scratch.scratch))
         patch.setattr(pipeline, "timed", self.timed)
         self.unread: Counter[int] = Counter()
