@@ -36,7 +36,6 @@ if importable():
     from daskconv.graph import conv_winograd
     from daskconv.kernels import depthwise, implicit, implicit_grad, implicit_scatter, product
     from daskconv.kernels.packed import packed
-    from daskconv.kernels.pixels import is_pixelwise
     from daskconv.kernels.turns import Turns
 
 Shape = tuple[int, ...]
@@ -151,6 +150,8 @@ def weight_grad(
     grain = grain_of_sums(prod(w_shape))
     if method == "winograd":
         return conv_winograd.weight_grad(x, dy, correlation, w_shape, window.groups, threads, out)
+    if method == "implicit" and not depthwise.fits(w_shape, window.groups):
+        return _implicit_weight_grad(x, dy, correlation, w_shape, window.groups, threads, out)
     if method == "pipelined":
         return _pipelined_weight_grad(x, flat, correlation, window.groups, work, threads).reshape(w_shape)
     if method == "direct":
@@ -162,10 +163,6 @@ def weight_grad(
     elif method == "implicit":
         lines = rows // max(dy.shape[2], 1)
         cuts = cuts_of(lines, Work(work.flops * dy.shape[2], 1, grain), threads)
-        if not depthwise.fits(w_shape, window.groups):
-            parts = parts_of(len(cuts), w_shape, x.dtype, out)
-            _add_implicitly(x, dy, correlation, window.groups, cuts, parts, threads)
-            return sum_in_order(parts)
         calls = [(depthwise.weight_grad, x, dy, correlation, cut) for cut in cuts]
     else:
         cuts = cuts_of(rows, work, threads)
@@ -213,7 +210,7 @@ def _correlate_implicitly(
         weights = packed(w, correlation, groups, transposed=transposed)
         parts = count_of_shares(2 * len(x) * prod(correlation.size) * weights.macs, threads)
         at_once = min(parts, threads or 1)
-        if is_pixelwise(x, correlation, out):
+        if product.is_pixelwise(x, correlation, out):
             pixels = Turns.of(turns(len(x) * prod(x.shape[1:3]), at_once, product.rows_at_once(x.dtype)))
             run_together(at_once, product.correlate_pixels, x, weights, bias, pixels, out, epilogue)
         else:
@@ -233,21 +230,27 @@ def _turns_of(x: NDArray, correlation: Correlation, at_once: int) -> Sequence[Ra
     return split(lines, at_once) if few else turns(lines, at_once, lines // images)
 
 
-def _add_implicitly(
+def _implicit_weight_grad(
     x: NDArray,
     dy: NDArray,
     correlation: Correlation,
+    w_shape: Shape,
     groups: int,
-    cuts: Sequence[Range],
-    parts: NDArray,
     threads: int | None,
-) -> None:
-    """Compute the parts of a weight gradient, of some lines each, without lowering."""
-    at_once, share = min(len(cuts), threads or 1), (x, dy, correlation, groups, Turns.of(cuts), parts)
-    if is_pixelwise(x, correlation, dy):
-        run([(implicit_grad.weight_grad_pixels, *share)] * at_once, threads)
+    out: NDArray | None,
+) -> NDArray:
+    """Return a weight gradient without lowering, cut into lines of output pixels, or into pixels that know no lines."""
+    pixelwise = product.is_pixelwise(x, correlation, dy)
+    rows, length = len(dy) * dy.shape[1], dy.shape[2]
+    lines, flops = (rows * length, 1) if pixelwise else (rows, length)
+    work = Work(2 * prod(w_shape) * flops, 1, grain_of_sums(prod(w_shape)))
+    cuts = cuts_of(lines, work, threads)
+    parts, at_once = parts_of(len(cuts), w_shape, x.dtype, out), min(len(cuts), threads or 1)
+    if pixelwise:
+        run_together(at_once, product.weight_grad_pixels, x, dy, groups, Turns.of(cuts), parts)
     else:
-        run_together(at_once, implicit_grad.weight_grad, *share)
+        run_together(at_once, implicit_grad.weight_grad, x, dy, correlation, groups, Turns.of(cuts), parts)
+    return sum_in_order(parts)
 
 
 def _correlate_by_fft(

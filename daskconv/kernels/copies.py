@@ -81,3 +81,12 @@ def copy_rows(source, at, step, to, to_at, to_step, rows, length):  # type: igno
     for row in range(rows):
         target, origin = to_at + row * to_step, at + row * step
         copy_bytes(to.ctypes.data + size * target, source.ctypes.data + size * origin, size * length)
+
+
+@njit(**options)
+def pack_strip(dy, at, k, pixels, filters, width, strip):  # type: ignore[no-untyped-def]
+    """Copy a panel of some pixels' gradients, from element ``at`` of rows of k on, padded with zeros."""
+    copy_rows(dy, at, k, strip, 0, width, pixels, filters)
+    for pixel in range(pixels):
+        for lane in range(filters, width):
+            strip[pixel * width + lane] = 0

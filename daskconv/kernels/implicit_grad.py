@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from daskconv.geometry import Correlation, Pair
-from daskconv.kernels.copies import copy_images, copy_rows, padded, room_of
+from daskconv.kernels.copies import copy_images, copy_rows, pack_strip, padded, room_of
 from daskconv.kernels.fork_join import Helpers, bound, fork
 from daskconv.kernels.implicit_walk import valid, walk_of
 from daskconv.kernels.panels import options, width_of
-from daskconv.kernels.pixels import pixel_lines
 from daskconv.kernels.scratch import scratch
 from daskconv.kernels.tile import VECTORS, add_tile, columns_of, tiles_of
 from daskconv.kernels.turns import Turns, take
@@ -84,30 +82,10 @@ def weight_grad(
     )
 
 
-def weight_grad_pixels(
-    x: NDArray, dy: NDArray, correlation: Correlation, groups: int, turns: Turns, out: NDArray
-) -> None:
-    """Take turns of the rows of a pixelwise correlation, and write their parts of the gradient into ``out``."""
-    tiles, most = tiles_of(x.dtype), _most_pixels(x.dtype)
-    for turn, rows in turns.each():
-        out[turn] = 0
-        for images, part, gradients, lines in pixel_lines(x, correlation, dy, rows, most):
-            walk = walk_of(part, images.shape, gradients.shape)
-            strips, edges, pixels = _buffers(gradients, 1)
-            sums = out[turn].reshape(-1)
-            at, flat = images.ctypes.data, gradients.reshape(-1)
-            add_rows(at, flat, strips[0], edges[0], sums, walk, tiles, groups, pixels, lines)
-
-
-def _most_pixels(dtype: DTypeLike) -> int:
-    width = width_of(dtype)
-    return max(_STRIP_BYTES // (width * np.dtype(dtype).itemsize), 1)
-
-
 def _buffers(gradients: NDArray, threads: int) -> tuple[NDArray, NDArray, int]:
     """Return room for strips and for edges of so many threads, flat ones, and how many pixels a strip has at most."""
     dtype, width = gradients.dtype, width_of(gradients.dtype)
-    pixels = max(_most_pixels(dtype), gradients.shape[2])
+    pixels = max(_STRIP_BYTES // (width * dtype.itemsize), gradients.shape[2])
     return (
         scratch("strip", (threads, pixels * width), dtype),
         scratch("edge", (threads, 16 * width), dtype),
@@ -162,18 +140,9 @@ def add_rows(x, dy, strip, edge, out, walk, tiles, groups, pixels, rows):  # typ
                 if filters == vectors * tiles.lanes:
                     _add_strip(x, (dy, row * q * k + part.filter, k), edge, out, walk, tiles, groups, part)
                 else:
-                    _pack(dy, row * q, images * height * q, k, part, width, strip)
+                    pack_strip(dy, row * q * k + part.filter, k, images * height * q, filters, width, strip)
                     _add_strip(x, (strip, 0, width), edge, out, walk, tiles, groups, part)
         row += images * height
-
-
-@njit(**options)
-def _pack(dy, first, pixels, k, part, width, strip):  # type: ignore[no-untyped-def]
-    """Copy a panel of the pixels' gradients, padded with zeros."""
-    copy_rows(dy, first * k + part.filter, k, strip, 0, width, pixels, part.filters)
-    for pixel in range(pixels):
-        for lane in range(part.filters, width):
-            strip[pixel * width + lane] = 0
 
 
 @njit(**options)

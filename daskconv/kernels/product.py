@@ -5,8 +5,8 @@ from __future__ import annotations
 from numba import njit
 from numpy.typing import NDArray
 
-from daskconv.geometry import Pair
-from daskconv.kernels.copies import copy_rows
+from daskconv.geometry import Correlation, Pair
+from daskconv.kernels.copies import copy_rows, pack_strip
 from daskconv.kernels.epilogue import Epilogue, finish_run
 from daskconv.kernels.fork_join import Helpers, bound, fork
 from daskconv.kernels.packed import Packed, cut_of, fill, start_of
@@ -19,6 +19,15 @@ from daskconv.kernels.turns import Turns, take
 _WAY_BYTES = 4096
 # Tiles of rows that stay in L2 while all panels meet them.
 _TILES = 8
+# Pixels whose gradients, of a panel, are read again for every tile of channels.
+_STRIP = 512
+
+
+def is_pixelwise(x: NDArray, correlation: Correlation, result: NDArray) -> bool:
+    """Return whether each pixel of the result is that of the images at its place."""
+    c = correlation
+    whole = c.size == result.shape[1:3] and c.step == c.spacing == (1, 1) and c.size == x.shape[1:3]
+    return whole and c.rows == c.cols == (0,)
 
 
 def rows_at_once(dtype: object) -> int:
@@ -39,9 +48,8 @@ def correlate_pixels(
 
     Turns are of pixels, counted over all images. Returns how many helpers came.
     """
-    tiles, width, c = tiles_of(x.dtype), width_of(x.dtype), x.shape[3]
-    line = rows_at_once(x.dtype)
-    apart = c + tiles.lanes if c * x.itemsize % _WAY_BYTES == 0 else 0
+    tiles, width = tiles_of(x.dtype), width_of(x.dtype)
+    line, apart = rows_at_once(x.dtype), apart_of(x)
     return _take_turns(
         helpers.gate,
         x.reshape(-1),
@@ -73,6 +81,37 @@ def multiply(lowered: NDArray, packed: Packed, bias: NDArray | None, columns: Pa
         rows_at_once(lowered.dtype),
         cut_of(packed, 1)[1],
     )
+
+
+def weight_grad_pixels(
+    x: NDArray, dy: NDArray, groups: int, turns: Turns, out: NDArray, helpers: Helpers
+) -> int:
+    """Write each turn's part of the gradient by the weights of a 1x1 convolution into ``out``.
+
+    ``x`` (n, h, w, c) and ``dy`` (n, h, w, k) are C-contiguous; ``out`` (turns, 1, 1, c / groups, k) has a part a
+    turn, and turns are of pixels, counted over all images. Returns how many helpers came.
+    """
+    tiles, width, c, k = tiles_of(x.dtype), width_of(x.dtype), x.shape[3], dy.shape[3]
+    most, apart = _STRIP, apart_of(x)
+    return _take_turns_of_sums(
+        helpers.gate,
+        x.reshape(-1),
+        dy.reshape(-1),
+        scratch("padded", (helpers.threads, most * apart), x.dtype),
+        scratch("strip", (helpers.threads, most * width), x.dtype),
+        scratch("edge", (helpers.threads, 16 * width), x.dtype),
+        (turns.lines, turns.taken),
+        out.reshape(len(out), -1),
+        tiles,
+        (groups, c // groups, k // groups),
+        (most, apart, k * x.itemsize % _WAY_BYTES == 0),
+    )
+
+
+def apart_of(x: NDArray) -> int:
+    """Return how many elements pixels are to lie apart in a copy, 0 where they can be read as they lie."""
+    c = x.shape[3]
+    return c + tiles_of(x.dtype).lanes if c * x.itemsize % _WAY_BYTES == 0 else 0
 
 
 @njit(**options)
@@ -145,3 +184,59 @@ def _multiply(a, a_row, panels, start, edge, out, to_row, tiles, channels, depth
                     if ragged:
                         copy_rows(edge, 0, width, out, at, to_row, rows, filters)
                     row += rows * run
+
+
+@njit(**options)
+def _take_turns_of_sums(gate, x, dy, rooms, strips, edges, turns, out, tiles, channels, cut):  # type: ignore[no-untyped-def]
+    arguments = (x, dy, rooms, strips, edges, turns, out, tiles, channels, cut)
+    return fork(gate, bound(_add_turns, arguments))
+
+
+@njit(**options)
+def _add_turns(number, x, dy, rooms, strips, edges, turns, out, tiles, channels, cut):  # type: ignore[no-untyped-def]
+    """Take turns of pixels, and write the sum of each to its place; pixels are maybe copied."""
+    (lines, taken), (groups, cg, _), (most, apart, _), room = turns, channels, cut, rooms[number]
+    c, size = groups * cg, tiles.itemsize
+    turn = take(taken)
+    while turn < len(lines):
+        sums = out[turn]
+        sums[:] = 0
+        for first in range(lines[turn, 0], lines[turn, 1], most):
+            pixels = (first, min(first + most, lines[turn, 1]))
+            a, a_row = x.ctypes.data + size * first * c, c
+            if apart > 0:
+                copy_rows(x, first * c, c, room, 0, apart, pixels[1] - first, c)
+                a, a_row = room.ctypes.data, apart
+            _add_pixels(a, a_row, dy, strips[number], edges[number], sums, tiles, channels, cut[2], pixels)
+        turn = take(taken)
+
+
+@njit(**options)
+def _add_pixels(a, a_row, dy, strip, edge, out, tiles, channels, pack, pixels):  # type: ignore[no-untyped-def]
+    """Add some pixels, from the address ``a`` on, to the sums of all channels, panel by panel of filters."""
+    groups, cg, kg = channels
+    size, width, k, count = tiles.itemsize, VECTORS * tiles.lanes, groups * kg, pixels[1] - pixels[0]
+    for g in range(groups):
+        for first in range(0, kg, width):
+            filters = min(width, kg - first)
+            vectors = (filters + tiles.lanes - 1) // tiles.lanes
+            ragged = filters < vectors * tiles.lanes
+            at = pixels[0] * k + g * kg + first
+            b, b_row = dy.ctypes.data + size * at, k
+            if ragged or pack:
+                pack_strip(dy, at, k, count, filters, width, strip)
+                b, b_row = strip.ctypes.data, width
+            counts, a_steps, b_steps = (1, 1, count), (0, 0, a_row), (0, 0, b_row)
+            channel = 0
+            for rows, number in columns_of(cg, tiles[vectors]):
+                for _ in range(number if ragged else min(number, 1)):
+                    run, place = 1 if ragged else number, channel * k + g * kg + first
+                    to, step = out.ctypes.data + size * place, k
+                    if ragged:
+                        to, step = edge.ctypes.data, width
+                        copy_rows(out, place, k, edge, 0, width, rows, filters)
+                    addresses = (a + size * (g * cg + channel), b, to, to)
+                    add_tile(tiles, (rows, vectors, run), addresses, (1, step), counts, a_steps, b_steps, 1)
+                    if ragged:
+                        copy_rows(edge, 0, width, out, place, k, rows, filters)
+                    channel += rows * run
