@@ -26,8 +26,6 @@ TUNABLE = tuple(method for method in METHODS if method != "pipelined")
 
 # What transforming one channel of a tile's point costs, in multiplications of its products.
 _TRANSFORM_MACS = 16
-# Filters of 1x1 kernels: so many fill vectors, and so many weights are few.
-_WHOLE_VECTORS, _POINTWISE_WEIGHTS = 16, 16384
 # Kernels of at least so many rows and columns are worth transforming whole images.
 _FFT_KERNEL = 11
 
@@ -97,7 +95,7 @@ def choose(
     if method != "auto":
         return method
     measured = tuned.method(shape, pass_, allowed) if tuned else None
-    return measured if measured and _can(measured, shape, allowed) else _rule(shape, pass_, allowed)
+    return measured if measured and _can(measured, shape, allowed) else _rule(shape, allowed)
 
 
 def choose_all(
@@ -112,29 +110,16 @@ def candidates(shape: ConvShape, precision: str) -> tuple[str, ...]:
     return tuple(method for method in TUNABLE if _can(method, shape, precision))
 
 
-def _rule(shape: ConvShape, pass_: str, precision: str) -> str:
+def _rule(shape: ConvShape, precision: str) -> str:
     if not enabled():
         return "lowering"
     # A product of a group with few channels leaves most of a vector register empty: the simple loops win. Where
     # each channel has one filter, channels fill the register.
     if min(shape.channels) < 4 and shape.window.groups > 1:
         return "implicit" if max(shape.channels) == 1 else "direct"
-    if shape.window.taps == 1 and _suits_blas(shape, pass_):
-        return "lowering"
     if precision == "fast" and winograd_tiles.fits(shape.window) and _saves_products(shape):
         return "winograd"
     return "fft" if precision == "fast" and _is_large(shape.window) else "implicit"
-
-
-def _suits_blas(shape: ConvShape, pass_: str) -> bool:
-    """Return whether a 1x1 kernel, which has nothing to lower, is a product that BLAS does faster (bench_layers.py).
-
-    It packs the images first, which is worth it for a weight gradient of many channels; and it does not mind
-    filters that leave a part of the last vector empty.
-    """
-    c, k = shape.channels
-    ragged = (c if pass_ == "input_grad" else k) % _WHOLE_VECTORS > 0
-    return ragged or (pass_ == "weight_grad" and c * k > _POINTWISE_WEIGHTS)
 
 
 def _can(method: str, shape: ConvShape, precision: str) -> bool:

@@ -29,18 +29,9 @@ def square(kernel, groups=1, c=64, k=64, **options):
     return ConvShape(Window.of(kernel, (14, 14), groups=groups, **options), (14, 14), c, k)
 
 
-@pytest.mark.parametrize(
-    ("c", "k", "methods"),
-    [
-        (64, 64, ("implicit", "implicit", "implicit")),
-        (480, 192, ("implicit", "implicit", "lowering")),
-        (64, 22, ("lowering", "implicit", "lowering")),
-        (21, 64, ("implicit", "lowering", "implicit")),
-    ],
-)
-def test_auto_takes_products_of_blas_for_some_1x1_kernels(c, k, methods):
-    """Filters that leave vectors empty, and weight gradients of many channels."""
-    assert tuple(choose_all("auto", square(1, c=c, k=k)).values()) == methods
+@pytest.mark.parametrize(("c", "k"), [(64, 64), (480, 192), (64, 22), (21, 64)])
+def test_auto_takes_implicit_for_every_pass_of_1x1_kernels(c, k):
+    assert set(choose_all("auto", square(1, c=c, k=k)).values()) == {"implicit"}
 
 
 @pytest.mark.parametrize(
