@@ -6,8 +6,10 @@ With few channels a tile of the border's pixels costs more than the products by 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
@@ -40,15 +42,23 @@ def as_they_lie(x: NDArray) -> Copies:
 
 def padded(x: NDArray, correlation: Correlation) -> tuple[Copies, Correlation]:
     """Return the copies of images (n, h, w, c) where they are worth it, and the correlation over what is read."""
-    (_, h, w, c), q = x.shape, correlation.size[1]
+    return _padded(x.shape[1:], x.dtype, correlation, _COPIED_BYTES) or (as_they_lie(x), correlation)
+
+
+@lru_cache(1024)
+def _padded(
+    image: tuple[int, int, int], dtype: np.dtype, correlation: Correlation, most: int
+) -> tuple[Copies, Correlation] | None:
+    """Return how images are copied, at most so many bytes at a time, if that is worth it."""
+    (h, w, c), q = image, correlation.size[1]
     left = max(0, -correlation.cols[0])
     right = max(0, (q - 1) * correlation.step[1] + correlation.cols[-1] - (w - 1))
-    if c >= tiles_of(x.dtype).lanes or x[:1].nbytes > _COPIED_BYTES or left == right == 0:
-        return as_they_lie(x), correlation
+    if c >= tiles_of(dtype).lanes or h * w * c * dtype.itemsize > most or left == right == 0:
+        return None
     columns = left + w + right
-    number = max(1, _COPIED_BYTES // max(1, h * columns * c * x.itemsize))
+    number = max(1, most // max(1, h * columns * c * dtype.itemsize))
     moved = replace(correlation, cols=tuple(offset + left for offset in correlation.cols))
-    return Copies(number, (h, w, c), left, columns), moved
+    return Copies(number, image, left, columns), moved
 
 
 def room_of(copies: Copies, x: NDArray, threads: int) -> NDArray:
