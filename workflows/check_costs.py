@@ -2,9 +2,9 @@
 
 For one network after the other, in each round, the machine is calibrated on its own; then steps are timed under
 mpiexec, for plans, transports, numbers of workers and batch sizes. What a machine does besides changes from minute to
-minute: so the workers time the network's layers again, all at once, just before and just after the steps that these
-predict, errors are those of a round, and their medians are shown. The script starts itself under mpiexec, where it
-only times, and writes what it finds (--json):
+minute: so the workers time the network's layers again, all at once, and their messages, just before and just after the
+steps that these predict, errors are those of a round, and their medians are shown. The script starts itself under
+mpiexec, where it only times, and writes what it finds (--json):
 
 python workflows/check_costs.py --csv check_costs.csv --png check_costs.png
 """
@@ -51,6 +51,7 @@ from daskconv.cost.trace import Case
 from daskconv.kernels import heap
 from daskconv.launch.calibrate import calibrate
 from daskconv.launch.kernels import measure_kernels
+from daskconv.launch.links import messages
 from daskconv.launch.parts import with_serial
 from daskconv.plan.tasks import CHAIN
 from daskconv.run.launcher import launcher_ranks
@@ -182,24 +183,18 @@ def row(
     network, shape = NETS[name][0](), NETS[name][1]
     x, y = random_images(batch * args.steps, shape, 10)
     opened = opened_transport(network, x, y, batch, 1, transport, client, plan=PLANS[plan])
-    counted, kernels = 0, partial(timed_kernels, client, name, plan)
+    counted, now = 0, partial(machine_now, client, figures, name, plan, transport)
     try:
         opened.run_epoch(0, lambda: False)
-        before, layers = sent(opened) if transport == "mpi" else 0, [kernels()]
+        before, machines = sent(opened) if transport == "mpi" else 0, [now()]
         times = timed_epochs(opened)
-        layers.append(kernels())
+        machines.append(now())
         if transport == "mpi":
             counted = (sent(opened) - before) // (args.steps * len(times))
     finally:
         opened.close()
-    runs = [
-        simulate(
-            price(
-                Case(network, shape, batch), PLANS[plan], replace(figures, kernels=each), workers, transport
-            )
-        )
-        for each in layers
-    ]
+    case = Case(network, shape, batch)
+    runs = [simulate(price(case, PLANS[plan], each, workers, transport)) for each in machines]
     predicted, seconds = mean(run.seconds for run in runs), median(times) / args.steps
     return {
         "net": name,
@@ -223,6 +218,12 @@ def timed_epochs(opened: Any) -> list[float]:
         opened.run_epoch(1 + len(times), lambda: False)
         times.append(perf_counter() - started)
     return times
+
+
+def machine_now(client: Any, figures: Machine, name: str, plan: str, transport: str) -> Machine:
+    """Return the machine with what layers, and messages between two workers, take now."""
+    links = messages(client, transport) if len(addresses(client)) > 1 else {}
+    return replace(figures, kernels=timed_kernels(client, name, plan), **links)
 
 
 def timed_kernels(client: Any, name: str, plan: str) -> tuple[Kernel, ...]:

@@ -160,14 +160,13 @@ def _links(report: Callable[[str], Any]) -> dict[str, float]:
     report("messages of Dask")
     dask = _measured([sys.executable, "-m", "daskconv.launch.links", "dask"])
     if mpiexec is None:
-        mpi = {"latency": 1e-4, "message": 2e-5, "bandwidth": dask["bandwidth"], "step": 2e-3}
+        mpi = {"message": 2e-5, "step": 2e-3}
+        for where in ("inside", "across"):
+            mpi |= {f"{where}_latency": 1e-4, f"{where}_bandwidth": dask["comm_bandwidth"]}
     else:
         report("messages of MPI")
         mpi = _measured([mpiexec, "-n", "4", sys.executable, "-m", "daskconv.launch.links", "mpi"])
-    figures = {name: mpi[name] for name in ("message", "step")} | {n: dask[n] for n in ("task", "hop")}
-    for name in ("latency", "bandwidth"):
-        figures |= {f"inside_{name}": mpi[name], f"across_{name}": mpi[name], f"comm_{name}": dask[name]}
-    return figures | {"comm_message": dask["message"]}
+    return dask | mpi
 
 
 def _guessed_links(memory_bandwidth: float) -> dict[str, float]:

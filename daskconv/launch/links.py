@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
+from uuid import uuid4
 
 import dask
 import numpy as np
-from distributed import Client
+from distributed import Client, get_worker
 
 from daskconv.launch.start import start
 from daskconv.nn.layers import Dense, Flatten
 from daskconv.nn.network import Sequential
 from daskconv.plan.tasks import CHAIN
+from daskconv.run.connections import close_mailbox
 from daskconv.run.dask import beside_others
 from daskconv.run.patience import deadline
-from daskconv.run.peers import DaskWorld, MPIWorld, World
+from daskconv.run.peers import DaskWorld, MPIWorld, Peers, World
 from daskconv.run.present import scheduler_info
 
 _SMALL, _LARGE, _MANY = 8, 16_000_000, 64
@@ -27,42 +30,67 @@ _ROUNDS, _STEPS, _TASKS = 15, 100, 400
 
 
 def measure_mpi() -> dict[str, float]:
-    """Return latency, seconds a message, bandwidth and seconds of an empty step; in a job of mpiexec."""
+    """Return what messages over MPI take, and the seconds of an empty step; in a job of mpiexec."""
     with start("mpi", threads=1) as client:
-        from daskconv.run.mpi import worker_ranks
-
-        ranks = sorted((rank, worker) for worker, rank in worker_ranks(client).items())[:2]
-        found = swapped(client, [w for _, w in ranks], MPIWorld(tuple(rank for rank, _ in ranks)))
+        found = messages(client, "mpi")
         with dask.config.set({"daskconv.mpi.exchanges": False}):
             found["step"] = epoch_seconds("mpi", client, _STEPS) / _STEPS
     return found
 
 
 def measure_dask() -> dict[str, float]:
-    """Return the same of Dask's connections, the scheduler's seconds a task, and the driver's between two chains."""
+    """Return what messages over Dask take, the scheduler's seconds a task, and the driver's between two chains."""
     with start("dask", workers=2, threads=1) as client:
-        workers = sorted(scheduler_info(client)["workers"])
         client.gather(client.map(_nothing, range(50), pure=False))
         started = perf_counter()
         client.gather(client.map(_nothing, range(_TASKS), pure=False))
         task = (perf_counter() - started) / _TASKS
-        found = swapped(client, workers, DaskWorld(tuple(workers)))
+        found = messages(client, "dask")
         one, chain = epoch_seconds("dask", client, 1), epoch_seconds("dask", client, CHAIN)
         step = (chain - one) / (CHAIN - 1)
     return found | {"task": task, "hop": max(one - step, 1e-4)}
 
 
-def swapped(client: Client, workers: Sequence[str], world: World) -> dict[str, float]:
-    """Return what messages between two workers take."""
-    futures = [
-        client.submit(beside_others, time_swaps, world, workers=[worker], pure=False) for worker in workers
-    ]
-    return max(client.gather(futures), key=lambda times: times["latency"])
+def messages(client: Client, transport: str) -> dict[str, float]:
+    """Return what messages between two workers take, by the names that a machine's figures have."""
+    if transport == "dask":
+        workers = sorted(scheduler_info(client)["workers"])[:2]
+        found = _swapped(client, workers, DaskWorld(tuple(workers)))
+        return {f"comm_{name}": value for name, value in found.items()}
+    from daskconv.run.mpi import worker_ranks
+
+    ranks = sorted((rank, worker) for worker, rank in worker_ranks(client).items())[:2]
+    found = _swapped(client, [worker for _, worker in ranks], MPIWorld(tuple(rank for rank, _ in ranks)))
+    message = {"message": found.pop("message")}
+    return message | {
+        f"{where}_{name}": value for where in ("inside", "across") for name, value in found.items()
+    }
 
 
-def time_swaps(world: World) -> dict[str, float]:
+def _swapped(client: Client, workers: Sequence[str], world: World) -> dict[str, float]:
+    run = f"links {uuid4()}"
+
+    def on_each(function: Callable[..., Any], *args: Any) -> list[Any]:
+        futures = [
+            client.submit(beside_others, function, run, *args, workers=[worker], pure=False)
+            for worker in workers
+        ]
+        return client.gather(futures)
+
+    on_each(_enter, world)  # nobody sends before all take what comes
+    return max(on_each(_time_swaps), key=lambda times: times["latency"])
+
+
+_entered: dict[str, Peers] = {}
+
+
+def _enter(run: str, world: World) -> None:
+    _entered[run] = world.enter(run)
+
+
+def _time_swaps(run: str) -> dict[str, float]:
     """Return what this worker's messages to the other one take, both sending at once."""
-    peers = world.enter("links")
+    peers = _entered.pop(run)
     other = 1 - peers.rank
     with peers.carrier(deadline()) as carrier:
 
@@ -77,6 +105,7 @@ def time_swaps(world: World) -> dict[str, float]:
             return median(seconds)
 
         one, many, large = swap(_SMALL, 1), swap(_SMALL, _MANY), swap(_LARGE, 1)
+    close_mailbox(run, get_worker())
     message = max((many - one) / (2 * (_MANY - 1)), 1e-7)
     return {"latency": max(one - 2 * message, 1e-6), "message": message, "bandwidth": _LARGE / (large - one)}
 
@@ -99,5 +128,7 @@ def _nothing(number: int) -> int:
 
 
 if __name__ == "__main__":
-    measure = {"mpi": measure_mpi, "dask": measure_dask}[sys.argv[1]]
+    from daskconv.launch import links  # workers find its functions there, each the same ones
+
+    measure = {"mpi": links.measure_mpi, "dask": links.measure_dask}[sys.argv[1]]
     Path(sys.argv[2]).write_text(json.dumps(measure()))
