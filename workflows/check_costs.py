@@ -67,6 +67,8 @@ PLANS = {"data": plans.data(2), "hybrid": plans.hybrid(2), "model": plans.model(
 STEPS = CHAIN
 # Epochs that are timed, and seconds after which no more are.
 _EPOCHS, _SECONDS = 3, 8.0
+# The same for plans that take turns.
+_TURNS, _TURNS_SECONDS = 5, 30.0
 
 
 def parse() -> argparse.Namespace:
@@ -260,15 +262,18 @@ def choice(args: argparse.Namespace, client: Any, figures: Machine, name: str) -
         plan: opened_transport(network, x, y, batch, 1, "mpi", client, plan=each)
         for plan, each in {**PLANS, "auto": chosen.plan}.items()
     }
-    epochs = count()
+    epochs, started = count(), perf_counter()
+    runs = {
+        side: partial(lambda opened: opened.run_epoch(next(epochs), lambda: False), opened)
+        for side, opened in sides.items()
+    }
+    times: dict[str, list[float]] = {side: [] for side in sides}
     try:
-        times = alternate(
-            {
-                side: partial(lambda opened: opened.run_epoch(next(epochs), lambda: False), opened)
-                for side, opened in sides.items()
-            },
-            rounds=1,
-        )
+        while not times["auto"] or (
+            len(times["auto"]) < _TURNS and perf_counter() - started < _TURNS_SECONDS
+        ):
+            for side, seconds in alternate(runs, rounds=1).items():
+                times[side] += seconds
     finally:
         for opened in sides.values():
             opened.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from dask._task_spec import Task
+from dask.callbacks import Callback
 from numpy.typing import DTypeLike, NDArray
 
 from daskconv.graph.team import team_of
@@ -31,8 +32,16 @@ def run(calls: list[tuple], threads: int | None, stage: str = "convolve") -> Non
 def run_together(threads: int, kernel: Callable[..., int], *args: Any) -> None:
     """Call a compiled kernel, with the helpers that make it so many threads as its last argument.
 
-    It returns how many came. On a timeline they are there as long as the caller is.
+    It returns how many came. On a timeline they are there as long as the caller is; Dask's callbacks see one task.
     """
+    if threads > 1 and Callback.active:
+        key = ("block", 0)
+        execute({key: Task(key, _run_together, threads, kernel, *args)}, [], 1)
+    else:
+        _run_together(threads, kernel, *args)
+
+
+def _run_together(threads: int, kernel: Callable[..., int], *args: Any) -> None:
     with team_of(threads - 1) as team:
         start = perf_counter()
         came = kernel(*args, team.rouse())

@@ -21,6 +21,8 @@ _WAY_BYTES = 4096
 _TILES = 8
 # Pixels whose gradients, of a panel, are read again for every tile of channels.
 _STRIP = 512
+# What is copied at once to lie apart.
+_COPIED_BYTES = 1 << 20
 
 
 def is_pixelwise(x: NDArray, correlation: Correlation, result: NDArray) -> bool:
@@ -49,7 +51,7 @@ def correlate_pixels(
     Turns are of pixels, counted over all images. Returns how many helpers came.
     """
     tiles, width = tiles_of(x.dtype), width_of(x.dtype)
-    line, apart = rows_at_once(x.dtype), apart_of(x)
+    apart, line = _apart(x, rows_at_once(x.dtype))
     return _take_turns(
         helpers.gate,
         x.reshape(-1),
@@ -92,7 +94,7 @@ def weight_grad_pixels(
     turn, and turns are of pixels, counted over all images. Returns how many helpers came.
     """
     tiles, width, c, k = tiles_of(x.dtype), width_of(x.dtype), x.shape[3], dy.shape[3]
-    most, apart = _STRIP, apart_of(x)
+    apart, most = _apart(x, _STRIP)
     return _take_turns_of_sums(
         helpers.gate,
         x.reshape(-1),
@@ -108,10 +110,16 @@ def weight_grad_pixels(
     )
 
 
-def apart_of(x: NDArray) -> int:
-    """Return how many elements pixels are to lie apart in a copy, 0 where they can be read as they lie."""
+def _apart(x: NDArray, most: int) -> tuple[int, int]:
+    """Return how many elements pixels are to lie apart in a copy, 0 where they can be read as they lie, and how many.
+
+    These are ``most``, or fewer where they are copied.
+    """
     c = x.shape[3]
-    return c + tiles_of(x.dtype).lanes if c * x.itemsize % _WAY_BYTES == 0 else 0
+    if c * x.itemsize % _WAY_BYTES:
+        return 0, most
+    apart = c + tiles_of(x.dtype).lanes
+    return apart, min(most, max(_COPIED_BYTES // (apart * x.itemsize), 1))
 
 
 @njit(**options)

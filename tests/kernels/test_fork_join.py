@@ -8,6 +8,7 @@ from time import sleep
 
 import numpy as np
 import pytest
+from dask.callbacks import Callback
 
 from daskconv.kernels.jit import importable
 
@@ -169,3 +170,12 @@ def test_a_recording_sees_the_helpers_that_came():
         assert spans[0].thread == threading.get_ident() and len({span.thread for span in spans}) == len(spans)
         seen.add(len(spans))
     assert 2 in seen and seen <= {1, 2}
+
+
+def test_callbacks_of_dask_see_a_pass_as_a_task():
+    x, w = np.ones((32, 28, 28, 32), np.float32), np.ones((3, 3, 32, 64), np.float32)
+    window, seen = Window.of(3, (28, 28), padding=1), []
+    with Callback(posttask=lambda key, *_: seen.append(key)):
+        watched = conv.forward(x, w, None, window, "implicit", 2)
+    assert seen == [("block", 0)]
+    assert np.array_equal(watched, conv.forward(x, w, None, window, "implicit", 2)) and len(seen) == 1
