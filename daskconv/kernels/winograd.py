@@ -88,7 +88,7 @@ def correlate(
     zeros[:] = 0
     return _take_turns(
         helpers.gate,
-        filters.panels.shape[0] > 1,
+        filters.owned,
         (x.reshape(-1), filters.panels, start, zeros, out.reshape(-1)),
         (
             scratch("spare", (threads, filters.filters), x.dtype),
@@ -111,10 +111,10 @@ def correlate(
 
 @njit(**options)
 def _take_turns(  # type: ignore[no-untyped-def]
-    gate, apart, arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue
+    gate, owned, arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue
 ):
     arguments = (arrays, rooms, turns, source, where, buffers, transforms, micro, channels, place, epilogue)
-    if apart:
+    if owned:
         return fork(gate, bound(_correlate_spans, arguments))
     return fork(gate, bound(_correlate_tiles, arguments))
 

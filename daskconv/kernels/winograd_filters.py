@@ -53,17 +53,19 @@ class Filters:
 
     Attributes
     ----------
-    panels : array (owners, groups, points, panels, channels, panel width), flat but for the first axis
+    panels : array (owners or 1, groups, points, panels, channels, panel width), flat but for the first axis
         Points are a ``stride`` apart.
     stride : int
     groups, channels, filters : int
         Groups, and the input and output channels of one.
     first, whole : int
-        These filters are those from ``first`` on, of the ``whole`` number that a group has. With several owners
-        they are as many as the longest span.
+        These filters are those from ``first`` on, of the ``whole`` number that a group has. With owners they are as
+        many as the longest span.
     m, r : int
         Output pixels of a tile, and taps, along one axis.
     source : Source
+    owned : bool
+        Whether each thread has room for one span, instead of all threads for all of them.
     """
 
     panels: NDArray
@@ -76,6 +78,7 @@ class Filters:
     m: int
     r: int
     source: Source
+    owned: bool
 
     def copies(self, threads: int) -> NDArray:
         """Return room for what each thread copies before it transforms it (threads, panels, taps, some, width)."""
@@ -116,24 +119,24 @@ def unpacked(
     spans: Sequence[Pair],
     *,
     transposed: bool,
-    owners: int = 1,
+    owners: int = 0,
 ) -> Filters:
     """Return room for neighbouring ranges of a group's filters, of weights (r, s, c / groups, k).
 
-    Threads share all of them, or each of so many ``owners`` has room for one. ``transposed`` swaps the channels, as
-    the input gradient needs: it reads k and writes c.
+    Threads share all of them, or, with ``owners``, each of so many has room for one. ``transposed`` swaps the
+    channels, as the input gradient needs: it reads k and writes c.
     """
     r, _, c, k = w.shape
     c, k = (k // groups, c) if transposed else (c, k // groups)
     transforms = transforms_of(tile_size(correlation), r, w.dtype)
     first, end = spans[0][0], spans[-1][1]
-    most = end - first if owners == 1 else max(stop - start for start, stop in spans)
+    most = max(stop - start for start, stop in spans) if owners else end - first
     stride = odd_lines(padded(most, w.dtype) * c, transforms.itemsize)
-    panels = scratch("panels", (owners, groups * transforms.points**2 * stride), w.dtype)
+    panels = scratch("panels", (max(owners, 1), groups * transforms.points**2 * stride), w.dtype)
     source = Source(
         w.reshape(-1), tap_order(correlation, r), transposed, np.array(spans, np.int64), np.zeros(2, np.int64)
     )
-    return Filters(panels, stride, groups, c, most, first, k, transforms.m, r, source)
+    return Filters(panels, stride, groups, c, most, first, k, transforms.m, r, source, owners > 0)
 
 
 def padded(filters: int, dtype: DTypeLike) -> int:

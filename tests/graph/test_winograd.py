@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 import daskconv
 from daskconv.geometry import Window, forward_correlation
+from daskconv.graph import conv, conv_winograd, tiles
 from daskconv.graph.choose import ConvShape, choose
 from daskconv.kernels import winograd_filters, winograd_grad, winograd_tiles
+from daskconv.kernels.panels import width_of
 from reference import PASSES, Case, refuse, run_passes, small_cuts
 
 BOUND = 5e-5
@@ -151,3 +153,26 @@ def test_filters_that_do_not_fit_their_buffer_are_done_in_parts(monkeypatch, gro
             dtype="float32",
         )
     )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_threads_that_have_filters_of_their_own_have_room_for_a_part(monkeypatch, threads, groups):
+    """As where filters are more than tiles: one thread alone takes them part by part, too."""
+    monkeypatch.setattr(winograd_filters, "_FILTER_BYTES", 1)
+    rooms = []
+
+    def spied(*args, **options):
+        rooms.append(winograd_filters.unpacked(*args, **options))
+        return rooms[-1]
+
+    monkeypatch.setattr(conv_winograd, "unpacked", spied)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 7, 7, 64)), rng.standard_normal((3, 3, 64 // groups, 700))
+    window = Window.of(3, (7, 7), padding=1, groups=groups)
+    monkeypatch.setattr(tiles, "_BLOCK_FLOPS", 100_000)
+    got = conv.forward(x, w, None, window, "winograd", threads)
+    want = conv.forward(x, w, None, window, "implicit", threads)
+    np.testing.assert_allclose(got, want, atol=1e-9)
+    (filters,) = rooms
+    assert filters.owned and len(filters.panels) == threads and filters.filters == width_of(np.float64)
