@@ -6,7 +6,7 @@ and no turn costs any Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,8 @@ class Turns:
     Examples
     --------
     >>> turns = Turns.of([(0, 4), (4, 6)])
-    >>> list(turns.each()), list(turns.each())
-    ([(0, (0, 4)), (1, (4, 6))], [])
+    >>> [take(turns.taken) for _ in turns.lines], turns.longest
+    ([0, 1], 4)
     """
 
     lines: NDArray[np.int64]
@@ -43,12 +43,6 @@ class Turns:
     def longest(self) -> int:
         """The lines of the longest turn."""
         return int((self.lines[:, 1] - self.lines[:, 0]).max(initial=0))
-
-    def each(self) -> Iterator[tuple[int, Range]]:
-        """Take turns until none is left: their number and lines."""
-        while (turn := take(self.taken)) < len(self.lines):
-            start, stop = self.lines[turn].tolist()
-            yield turn, (start, stop)
 
 
 @njit(nogil=True, cache=True)

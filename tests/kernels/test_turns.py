@@ -12,7 +12,7 @@ if not importable():
     pytest.skip("turns are taken by compiled code", allow_module_level=True)
 
 from daskconv.kernels.packed import packed
-from daskconv.kernels.turns import Turns
+from daskconv.kernels.turns import Turns, take
 
 
 def together(work, threads=4):
@@ -35,7 +35,14 @@ def together(work, threads=4):
 def test_each_turn_is_taken_once():
     ranges = [(i, i + 1) for i in range(5000)]
     turns = Turns.of(ranges)
-    taken = sorted(turn for mine in together(lambda: list(turns.each())) for turn in mine)
+
+    def each():
+        mine = []
+        while (turn := take(turns.taken)) < len(ranges):
+            mine.append((turn, tuple(turns.lines[turn].tolist())))
+        return mine
+
+    taken = sorted(turn for mine in together(each) for turn in mine)
     assert taken == list(enumerate(ranges))
 
 
