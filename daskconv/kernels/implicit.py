@@ -74,8 +74,7 @@ def correlate(
     many = _group_of(len(x))
     copies, moved = (as_they_lie(x), correlation) if across else padded(x, correlation)
     image_row = max(1, copies.columns * x.shape[3] * x.itemsize * correlation.step[0])
-    return take_turns(
-        helpers.gate,
+    arguments = (
         x.reshape(-1),
         (copies, room_of(copies, x, helpers.threads)),
         (turns.lines, turns.taken),
@@ -92,3 +91,4 @@ def correlate(
         across,
         (epilogue.flat(out), epilogue.flags),
     )
+    return take_turns(helpers.gate, arguments)

@@ -69,46 +69,11 @@ def valid(first, step, count, size):  # type: ignore[no-untyped-def]
 
 
 @njit(**options)
-def take_turns(  # type: ignore[no-untyped-def]
-    gate,
-    x,
-    copies,
-    turns,
-    weights,
-    panels,
-    start,
-    edges,
-    out,
-    walk,
-    tiles,
-    channels,
-    cut,
-    most,
-    across,
-    epilogue,
-):
-    """Pack the weights and take turns of lines, ``most`` at a time; images are maybe copied before.
+def take_turns(gate, arguments):  # type: ignore[no-untyped-def]
+    """Pack the weights and take turns of lines, with the threads that stand by at the gate; return how many came.
 
-    With ``across`` a line is a pixel of ``most`` images, and all lines of these come before those of the next ones.
-    The threads that stand by at the gate join in; returns how many came.
+    The arguments are those of :func:`_take_turns` but the first.
     """
-    arguments = (
-        x,
-        copies,
-        turns,
-        weights,
-        panels,
-        start,
-        edges,
-        out,
-        walk,
-        tiles,
-        channels,
-        cut,
-        most,
-        across,
-        epilogue,
-    )
     return fork(gate, bound(_take_turns, arguments))
 
 
@@ -131,6 +96,10 @@ def _take_turns(  # type: ignore[no-untyped-def]
     across,
     epilogue,
 ):
+    """Pack weights together with the others, and take turns of lines, ``most`` at a time; images are maybe copied.
+
+    With ``across`` a line is a pixel of ``most`` images, and all lines of these come before those of the next ones.
+    """
     fill(weights, panels)
     (how, rooms), (lines, taken), n, (p, q) = copies, turns, walk.image[0], walk.size
     room, edge = rooms[number], edges[number]
